@@ -1,0 +1,284 @@
+-- Martlet 0001: the tables.
+--
+-- Every numbered file is one transaction and one version. Apply them in order, with `martlet migrate` or with
+-- `psql -v ON_ERROR_STOP=1 -f FILE`; the result is the same. A file that was applied already refuses to run again.
+BEGIN;
+SELECT pg_advisory_xact_lock(1296126548, 1);
+
+DO $$
+BEGIN
+  IF current_setting('server_version_num')::int < 130000 THEN
+    RAISE EXCEPTION 'Martlet needs PostgreSQL 13 or later; this server is %', current_setting('server_version');
+  END IF;
+  IF current_setting('server_encoding') <> 'UTF8' THEN
+    RAISE EXCEPTION 'Martlet needs a database with encoding UTF8; this one has %', current_setting('server_encoding')
+      USING HINT = 'CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0';
+  END IF;
+  IF to_regnamespace('outbox') IS NOT NULL AND to_regclass('outbox.migration') IS NULL THEN
+    RAISE EXCEPTION 'schema "outbox" exists already and is not Martlet''s'
+      USING HINT = 'Rename it, or use another database.';
+  END IF;
+  IF to_regclass('outbox.migration') IS NOT NULL THEN
+    RAISE EXCEPTION 'migration 1 has been applied already' USING ERRCODE = 'duplicate_object';
+  END IF;
+END $$;
+
+CREATE SCHEMA outbox;
+
+CREATE TABLE outbox.migration (
+  version    int PRIMARY KEY,
+  name       text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- What every file calls first: refuse to run twice, refuse to run out of order, note the version.
+CREATE FUNCTION outbox.begin_migration(this int, name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE newest int := (SELECT max(version) FROM outbox.migration);
+BEGIN
+  IF newest >= this THEN
+    RAISE EXCEPTION 'migration % has been applied already (the schema is at %)', this, newest
+      USING ERRCODE = 'duplicate_object';
+  ELSIF newest < this - 1 THEN
+    RAISE EXCEPTION 'migration % needs migration % first (the schema is at %)', this, this - 1, newest;
+  END IF;
+  INSERT INTO outbox.migration (version, name) VALUES (this, begin_migration.name);
+END $$;
+
+INSERT INTO outbox.migration (version, name) VALUES (1, 'tables');
+
+-- Named limits and periods. Change a row; it takes effect with the next maintenance or reconciler run.
+CREATE TABLE outbox.setting (
+  name  text PRIMARY KEY,
+  value text NOT NULL,
+  about text NOT NULL
+);
+INSERT INTO outbox.setting VALUES
+  ('event_retention',       '7 days',  'events older than this are dropped, a day at a time, unless something still waits for them'),
+  ('attempt_retention',     '7 days',  'history older than this is dropped, a day at a time'),
+  ('dead_letter_retention', '90 days', 'dead letters older than this are deleted'),
+  ('partitions_ahead',      '3',       'days for which partitions exist in advance'),
+  ('position_rows',         '1000',    'newest rows kept in outbox.position'),
+  ('lock_timeout',          '500 ms',  'how long maintenance waits for a table lock before it tries again on its next run');
+
+-- The cluster that transaction ids in this schema belong to. In a restored copy they mean nothing, so a dispatcher
+-- compares before it starts (outbox.anchor_problem) and a copy sends nothing by itself.
+CREATE TABLE outbox.anchor (
+  only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  system_identifier bigint NOT NULL,
+  database_oid      oid NOT NULL,
+  anchored_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- UUID version 7 (RFC 9562): 48 bits of milliseconds, 12 bits of the fraction of that millisecond (so that rows of one
+-- transaction sort in the order of their insertion), 62 random bits. Plain SQL without SET, so that it is inlined into
+-- the insert; every name is therefore qualified.
+CREATE FUNCTION outbox.uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+  SELECT (pg_catalog.substr(
+            pg_catalog.overlay(
+              pg_catalog.encode(
+                pg_catalog.int8send(
+                  (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 4096000)::pg_catalog.int8),
+                'hex'),
+              '7', 14, 0),
+            2)
+          OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.gen_random_uuid()::pg_catalog.text, 20))::pg_catalog.uuid
+$$;
+
+-- The lowest version 7 id of an instant: bounds of partitions, and of searches by time.
+CREATE FUNCTION outbox.uuid_floor(instant timestamptz) RETURNS uuid
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT (lpad(to_hex((date_part('epoch', instant) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+$$;
+
+-- The instant in a version 7 id, to the millisecond.
+CREATE FUNCTION outbox.uuid_time(id uuid) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT to_timestamp(('x0000' || substr(replace(id::text, '-', ''), 1, 12))::bit(64)::bigint / 1000.0)
+$$;
+
+-- The log. Append-only: nobody updates an event, and whole days are dropped. `tx` is what makes the cut exact.
+CREATE TABLE outbox.event (
+  id         uuid NOT NULL DEFAULT outbox.uuid_v7(),
+  tx         xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  type       text NOT NULL,
+  tenant     text NOT NULL DEFAULT '',
+  key        text,
+  payload    jsonb NOT NULL,
+  metadata   jsonb NOT NULL DEFAULT '{}',
+  not_before timestamptz,
+  PRIMARY KEY (id),
+  CONSTRAINT event_type_is_1_to_255_letters_digits_or_marks
+    CHECK (type ~ '^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,254}$'),
+  CONSTRAINT event_tenant_is_at_most_255_bytes CHECK (octet_length(tenant) <= 255),
+  CONSTRAINT event_key_is_1_to_1024_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT event_payload_is_at_most_1_MiB CHECK (pg_column_size(payload) <= 1048576),
+  CONSTRAINT event_metadata_is_an_object_of_at_most_64_KiB
+    CHECK (jsonb_typeof(metadata) = 'object' AND pg_column_size(metadata) <= 65536)
+) PARTITION BY RANGE (id);
+CREATE TABLE outbox.event_default PARTITION OF outbox.event DEFAULT;
+CREATE INDEX event_tx_id ON outbox.event (tx, id);
+
+-- Where to deliver. `version` grows with every change, so that a dispatcher knows when what it remembers is stale.
+CREATE SEQUENCE outbox.endpoint_version;
+CREATE TABLE outbox.endpoint (
+  id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  version           bigint NOT NULL DEFAULT nextval('outbox.endpoint_version'),
+  tenant            text NOT NULL DEFAULT '' CHECK (octet_length(tenant) <= 255),
+  url               text NOT NULL,
+  event_types       text[] NOT NULL DEFAULT '{*}',
+  state             text NOT NULL DEFAULT 'enabled' CHECK (state IN ('enabled', 'paused', 'disabled')),
+  ordered           boolean NOT NULL DEFAULT false,
+  format            text NOT NULL DEFAULT 'standard' CHECK (format IN ('standard', 'cloudevents', 'raw', 'classic')),
+  headers           jsonb NOT NULL DEFAULT '{}',
+  timeout           interval NOT NULL DEFAULT '15 s'  CHECK (timeout BETWEEN '50 ms' AND '5 min'),
+  first_delay       interval NOT NULL DEFAULT '5 s'   CHECK (first_delay BETWEEN '10 ms' AND '1 day'),
+  multiplier        float8   NOT NULL DEFAULT 3       CHECK (multiplier BETWEEN 1 AND 100),
+  longest_delay     interval NOT NULL DEFAULT '12 h'  CHECK (longest_delay BETWEEN '10 ms' AND '30 days'),
+  jitter            float8   NOT NULL DEFAULT 0.1     CHECK (jitter BETWEEN 0 AND 1),
+  max_attempts      int      NOT NULL DEFAULT 15      CHECK (max_attempts BETWEEN 1 AND 1000),
+  max_age           interval NOT NULL DEFAULT '7 days' CHECK (max_age BETWEEN '1 s' AND '365 days'),
+  max_in_flight     int      NOT NULL DEFAULT 32      CHECK (max_in_flight BETWEEN 1 AND 10000),
+  failure_threshold int      NOT NULL DEFAULT 10      CHECK (failure_threshold BETWEEN 1 AND 1000000),
+  created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+  updated_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Signing secrets, apart from the endpoint so that only the dispatcher's role can read them.
+CREATE TABLE outbox.endpoint_secret (
+  endpoint_id bigint NOT NULL REFERENCES outbox.endpoint ON DELETE CASCADE,
+  id          bigint GENERATED ALWAYS AS IDENTITY,
+  secret      text NOT NULL,
+  created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  expires_at  timestamptz,
+  PRIMARY KEY (endpoint_id, id)
+);
+
+-- endpoint.event_types turned round: from a pattern to the endpoints that ask for it, so that matching costs nothing for
+-- endpoints that do not match. Kept by a trigger on endpoint. `since`: events with tx >= since were certainly cut while
+-- this row was there (stamped by outbox.stamp_subscriptions); what the reconciler can prove begins there.
+CREATE TABLE outbox.subscription (
+  tenant      text NOT NULL,
+  pattern     text NOT NULL,
+  endpoint_id bigint NOT NULL REFERENCES outbox.endpoint ON DELETE CASCADE,
+  since       xid8,
+  PRIMARY KEY (tenant, pattern, endpoint_id)
+);
+CREATE INDEX subscription_endpoint ON outbox.subscription (endpoint_id);
+CREATE INDEX subscription_unstamped ON outbox.subscription (endpoint_id) WHERE since IS NULL;
+
+-- How far the log has been cut. Append-only; the newest row is the truth.
+CREATE TABLE outbox.position (
+  id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  done     pg_snapshot NOT NULL,
+  target   pg_snapshot NOT NULL,
+  after_tx xid8,
+  after_id uuid,
+  events   int NOT NULL,
+  cut_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Live dispatchers and their leases.
+CREATE TABLE outbox.dispatcher (
+  id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name       text NOT NULL,
+  host       text NOT NULL,
+  pid        int NOT NULL,
+  version    text NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  expires_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+-- A lease on direct deliveries: what one cut handed to one dispatcher. Written at the cut, removed with its last outcome.
+CREATE TABLE outbox.batch (
+  id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  dispatcher_id bigint NOT NULL,
+  event_ids     uuid[] NOT NULL,
+  endpoint_ids  bigint[] NOT NULL,
+  cut_at        timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+-- Compressing ids that are mostly random costs more than it saves.
+ALTER TABLE outbox.batch ALTER event_ids SET STORAGE EXTERNAL, ALTER endpoint_ids SET STORAGE EXTERNAL;
+
+-- Deliveries that wait or are being retried. `key` is set only where order matters (ordered endpoint, event with a key);
+-- of each key only the head is `ready`, so that a claim never walks over blocked rows.
+CREATE SEQUENCE outbox.delivery_seq;
+CREATE TABLE outbox.delivery (
+  event_id      uuid NOT NULL,
+  endpoint_id   bigint NOT NULL,
+  seq           bigint NOT NULL DEFAULT nextval('outbox.delivery_seq'),
+  key           text,
+  ready         boolean NOT NULL DEFAULT true,
+  attempts      int NOT NULL DEFAULT 0,
+  due_at        timestamptz NOT NULL,
+  dispatcher_id bigint,
+  last_status   int,
+  last_error    text,
+  created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (event_id, endpoint_id)
+);
+CREATE INDEX delivery_due ON outbox.delivery (endpoint_id, due_at) WHERE ready AND dispatcher_id IS NULL;
+CREATE INDEX delivery_key ON outbox.delivery (endpoint_id, key, seq) WHERE key IS NOT NULL;
+CREATE INDEX delivery_claimed ON outbox.delivery (dispatcher_id) WHERE dispatcher_id IS NOT NULL;
+
+-- What became of a try. `returned`: handed back untried. `unknown`: the dispatcher was lost before it could say.
+CREATE TYPE outbox.outcome AS ENUM ('delivered', 'failed', 'returned', 'unknown');
+
+-- History. Append-only, dropped by the day.
+CREATE TABLE outbox.attempt (
+  event_id      uuid NOT NULL,
+  endpoint_id   bigint NOT NULL,
+  batch_id      bigint,
+  dispatcher_id bigint NOT NULL,
+  at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+  outcome       outbox.outcome NOT NULL,
+  duration_ms   int,
+  attempt       smallint NOT NULL,
+  status        smallint,
+  error         text,
+  response      text
+) PARTITION BY RANGE (at);
+CREATE TABLE outbox.attempt_default PARTITION OF outbox.attempt DEFAULT;
+CREATE INDEX attempt_event ON outbox.attempt (event_id, endpoint_id);
+
+-- Given up. Self-contained: it can be read, and redriven, after its event has expired.
+CREATE TABLE outbox.dead_letter (
+  id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  event_id         uuid NOT NULL,
+  endpoint_id      bigint NOT NULL,
+  url              text NOT NULL,
+  type             text NOT NULL,
+  tenant           text NOT NULL,
+  key              text,
+  payload          jsonb NOT NULL,
+  metadata         jsonb NOT NULL DEFAULT '{}',
+  created_at       timestamptz NOT NULL,
+  attempts         int NOT NULL,
+  reason           text NOT NULL CHECK (reason IN ('exhausted', 'gone', 'expired', 'rejected', 'discarded')),
+  last_status      int,
+  last_error       text,
+  first_attempt_at timestamptz,
+  died_at          timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX dead_letter_event ON outbox.dead_letter (event_id, endpoint_id);
+CREATE INDEX dead_letter_endpoint ON outbox.dead_letter (endpoint_id, died_at);
+CREATE INDEX dead_letter_died ON outbox.dead_letter (died_at);
+
+-- Circuit breaker and failure counters. A row is written only when something fails or recovers.
+CREATE TABLE outbox.endpoint_health (
+  endpoint_id          bigint PRIMARY KEY REFERENCES outbox.endpoint ON DELETE CASCADE,
+  state                text NOT NULL DEFAULT 'closed' CHECK (state IN ('closed', 'open', 'half_open')),
+  consecutive_failures int NOT NULL DEFAULT 0,
+  opened_at            timestamptz,
+  probe_at             timestamptz,
+  failing_since        timestamptz,
+  last_error           text,
+  last_failure_at      timestamptz
+) WITH (fillfactor = 50);
+
+-- Everything before this moment counts as cut: the log is empty.
+INSERT INTO outbox.position (done, target, events) VALUES (pg_current_snapshot(), pg_current_snapshot(), 0);
+INSERT INTO outbox.anchor (system_identifier, database_oid)
+SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database();
+COMMIT;

@@ -1,0 +1,241 @@
+-- Martlet 0004: leases and the cut, the two things that make delivery exact.
+--
+-- Advisory locks, all of them released with their transaction:
+--   (1296126548, 0)            one dispatcher cuts at a time
+--   (1296126548, 1)            migrations
+--   (1296126549, dispatcher)   shared by each step a dispatcher takes under its lease, exclusive to take the lease away
+--   (1296126550, endpoint)     an ordered endpoint's keys: cut adds successors, record promotes them
+--   (1296126551, dispatcher)   one record of a dispatcher at a time, also after it lost its connection in the middle
+--
+-- The plans of the hot functions are fixed: generic plans, indexes only, whatever the statistics of the day say.
+BEGIN;
+SELECT pg_advisory_xact_lock(1296126548, 1);
+SELECT outbox.begin_migration(4, 'cut');
+
+CREATE FUNCTION outbox.lock_number(id bigint) RETURNS int
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT (id % 2147483647)::pg_catalog.int4 $$;
+
+-- Registers a dispatcher and returns its id, the name of its lease.
+CREATE FUNCTION outbox.register(name text, host text, pid int, version text, lease interval DEFAULT '15 s')
+RETURNS bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  INSERT INTO outbox.dispatcher (name, host, pid, version, expires_at)
+  VALUES (name, host, pid, version, clock_timestamp() + lease) RETURNING id
+$$;
+
+-- Renews a lease; false if it is gone. One that ran out but was not taken away yet can still be renewed: nobody has acted
+-- on its end, and nobody can while the row is being written.
+CREATE FUNCTION outbox.heartbeat(dispatcher bigint, lease interval DEFAULT '15 s') RETURNS boolean
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  WITH renewed AS (
+    UPDATE outbox.dispatcher SET expires_at = clock_timestamp() + lease WHERE id = heartbeat.dispatcher RETURNING 1)
+  SELECT EXISTS (SELECT FROM renewed)
+$$;
+
+-- The fence: holds the lease for the rest of this transaction, or refuses. Nobody can take it away meanwhile.
+CREATE FUNCTION outbox.hold_lease(dispatcher bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE expiry timestamptz;
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(1296126549, outbox.lock_number(dispatcher));
+  SELECT expires_at INTO expiry FROM outbox.dispatcher d WHERE d.id = hold_lease.dispatcher;
+  IF expiry IS NULL THEN
+    RAISE EXCEPTION 'dispatcher % has no lease: it ran out and another dispatcher took over', dispatcher USING ERRCODE = 'OBX02';
+  ELSIF expiry <= clock_timestamp() THEN
+    RAISE EXCEPTION 'the lease of dispatcher % ran out at %', dispatcher, expiry USING ERRCODE = 'OBX01';
+  END IF;
+END $$;
+
+-- Why this database must not be dispatched from, in words; null if it may.
+CREATE FUNCTION outbox.anchor_problem() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE
+    WHEN a.system_identifier <> c.system_identifier THEN format(
+      'this database is a copy: its log belongs to cluster %s, and this is cluster %s', a.system_identifier, c.system_identifier)
+    WHEN a.database_oid <> d.oid THEN format(
+      'this database is a copy: its log belongs to the database with oid %s, and this one has oid %s', a.database_oid, d.oid)
+  END
+  FROM outbox.anchor a, pg_control_system() c, pg_database d WHERE d.datname = current_database()
+$$;
+
+-- The cut: takes up to `max_events` committed events that were not taken before, in the order (tx, id), and moves the
+-- position past them. What may go straight out becomes one batch, leased to this dispatcher, and is returned; all other
+-- pairs of event and endpoint become rows of outbox.delivery. Exactly once for every committed event, never for one that
+-- rolled back, whatever the order of commits.
+--
+-- New events are those visible in `target` and not in `done`: rows whose transaction was in progress in `done` and is not
+-- in `target`, and rows with done's xmax <= tx < target's xmax that `target` sees. When they are exhausted, `target`
+-- becomes `done`. A long transaction thus delays its own events and nobody else's, and costs the cut nothing.
+--
+-- At most `max_direct` pairs are returned, and at most `max_per_endpoint` of one endpoint, or `busy_slots` where the
+-- endpoint is named in `busy_endpoints`.
+--
+-- Returns, if anything was cut, one row with event_id null (events cut, pairs parked, whether there is more), then a row
+-- per event that goes straight out. Returns nothing if there is nothing new or another dispatcher is cutting; an idle
+-- call writes nothing.
+--
+-- Locks: the cut lock; the dispatcher's lease, shared; the ordered endpoints concerned.
+-- Indexes: position_pkey, event_tx_id (index-only), event_pkey, subscription_pkey, endpoint_pkey, endpoint_health_pkey.
+CREATE FUNCTION outbox.cut(
+  dispatcher bigint, max_events int, max_direct int, max_per_endpoint int,
+  busy_endpoints bigint[] DEFAULT '{}', busy_slots int[] DEFAULT '{}'
+) RETURNS TABLE (
+  batch_id bigint, events_cut int, parked int, more boolean,
+  event_id uuid, type text, tenant text, key text, created_at timestamptz, payload jsonb, metadata jsonb,
+  endpoint_ids bigint[], endpoint_versions bigint[]
+)
+LANGUAGE plpgsql ROWS 500
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  last outbox.position;
+  goal pg_snapshot;
+  late xid8[];          -- in progress in `done`, committed since
+  low_tx xid8;          -- where the range scan begins, exclusively
+  low_id uuid;
+  nil CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+  omega CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  txs xid8[];
+  ids uuid[];
+  taken int;
+  direct_events uuid[]; direct_endpoints bigint[]; direct_versions bigint[];
+  parked_events uuid[]; parked_endpoints bigint[]; parked_keys text[]; parked_due timestamptz[];
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(1296126548, 0) THEN
+    RETURN;
+  END IF;
+  -- After the lock, in a fresh snapshot: what the previous cutter committed is seen.
+  SELECT * INTO STRICT last FROM outbox.position ORDER BY id DESC LIMIT 1;
+  goal := last.target;
+  IF last.after_tx IS NULL THEN
+    goal := pg_current_snapshot();
+    IF goal::text = last.done::text THEN
+      RETURN;  -- no transaction has begun or ended since
+    END IF;
+  END IF;
+
+  SELECT array_agg(x ORDER BY x) INTO late FROM pg_snapshot_xip(last.done) x
+  WHERE pg_visible_in_snapshot(x, goal) AND (last.after_tx IS NULL OR x >= last.after_tx);
+  IF last.after_tx >= pg_snapshot_xmax(last.done) THEN
+    low_tx := last.after_tx; low_id := last.after_id;
+  ELSE
+    low_tx := (pg_snapshot_xmax(last.done)::text::bigint - 1)::text::xid8; low_id := omega;
+  END IF;
+  SELECT array_agg(e.tx ORDER BY e.tx, e.id), array_agg(e.id ORDER BY e.tx, e.id) INTO txs, ids
+  FROM (
+    SELECT both_kinds.tx, both_kinds.id FROM (
+      SELECT of_late.tx, of_late.id
+      FROM unnest(late) l(tx) CROSS JOIN LATERAL (
+        SELECT event.tx, event.id FROM outbox.event
+        WHERE event.tx = l.tx AND event.id > CASE WHEN l.tx = last.after_tx THEN last.after_id ELSE nil END
+        ORDER BY event.id LIMIT max_events) of_late
+      UNION ALL
+      (SELECT event.tx, event.id FROM outbox.event
+       WHERE (event.tx, event.id) > (low_tx, low_id) AND event.tx < pg_snapshot_xmax(goal)
+         AND pg_visible_in_snapshot(event.tx, goal)
+       ORDER BY event.tx, event.id LIMIT max_events)
+    ) both_kinds
+    ORDER BY both_kinds.tx, both_kinds.id LIMIT max_events
+  ) e;
+  taken := coalesce(cardinality(ids), 0);
+
+  IF taken = 0 AND last.after_tx IS NULL AND last.cut_at > clock_timestamp() - interval '1 s' THEN
+    RETURN;  -- other transactions came and went; following them once a second is enough
+  END IF;
+  IF taken > 0 THEN
+    PERFORM outbox.hold_lease(dispatcher);
+  END IF;
+
+  WITH fresh AS MATERIALIZED (
+    SELECT e.id, u.ord, e.type, e.tenant, e.key, e.not_before
+    FROM unnest(ids) WITH ORDINALITY u(id, ord) JOIN outbox.event e ON e.id = u.id
+  ), kind AS MATERIALIZED (
+    SELECT DISTINCT f.tenant, f.type FROM fresh f
+  ), route AS MATERIALIZED (
+    SELECT k.tenant, k.type, ep.id AS endpoint_id, ep.version, ep.ordered,
+           ep.state = 'enabled' AND coalesce(h.state = 'closed', true) AS open_way,
+           coalesce(b.slots, max_per_endpoint) AS slots
+    FROM (SELECT DISTINCT k.tenant, k.type, s.endpoint_id
+          FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
+          JOIN outbox.subscription s ON s.tenant = k.tenant AND s.pattern = p.pattern) k
+    JOIN outbox.endpoint ep ON ep.id = k.endpoint_id
+    LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = k.endpoint_id
+    LEFT JOIN LATERAL (SELECT u.slots FROM unnest(busy_endpoints, busy_slots) u(id, slots) WHERE u.id = ep.id LIMIT 1) b ON true
+  ), pair AS (
+    SELECT f.id, f.ord, f.key, f.not_before, r.endpoint_id, r.version, r.slots, r.ordered AND f.key IS NOT NULL AS in_order,
+           r.open_way AND NOT (r.ordered AND f.key IS NOT NULL)
+             AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS eligible
+    FROM fresh f JOIN route r ON r.tenant = f.tenant AND r.type = f.type
+  ), placed AS (
+    SELECT p.*, p.eligible AND row_number() OVER (PARTITION BY p.endpoint_id, p.eligible ORDER BY p.ord) <= p.slots AS fits
+    FROM pair p
+  ), chosen AS (
+    SELECT p.*, p.fits AND row_number() OVER (PARTITION BY p.fits ORDER BY p.ord, p.endpoint_id) <= max_direct AS direct
+    FROM placed p
+  )
+  SELECT array_agg(c.id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
+         array_agg(c.endpoint_id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
+         array_agg(c.version ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
+         array_agg(c.id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(c.endpoint_id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct)
+  INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due
+  FROM chosen c;
+
+  IF parked_events IS NOT NULL THEN
+    PERFORM outbox.park(parked_events, parked_endpoints, parked_keys, parked_due);
+  END IF;
+  IF direct_events IS NOT NULL THEN
+    INSERT INTO outbox.batch (dispatcher_id, event_ids, endpoint_ids)
+    VALUES (dispatcher, direct_events, direct_endpoints) RETURNING id INTO batch_id;
+  END IF;
+  more := taken = max_events;
+  INSERT INTO outbox.position (done, target, after_tx, after_id, events)
+  VALUES (CASE WHEN more THEN last.done ELSE goal END, goal,
+          CASE WHEN more THEN txs[taken] END, CASE WHEN more THEN ids[taken] END, taken);
+  IF taken = 0 THEN
+    RETURN;
+  END IF;
+
+  events_cut := taken;
+  parked := coalesce(cardinality(parked_events), 0);
+  RETURN NEXT;
+  IF direct_events IS NOT NULL THEN
+    RETURN QUERY
+      SELECT batch_id, NULL::int, NULL::int, NULL::boolean,
+             e.id, e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata, g.endpoints, g.versions
+      FROM (SELECT u.id, min(u.ord) AS ord, array_agg(u.endpoint ORDER BY u.ord) AS endpoints,
+                   array_agg(u.version ORDER BY u.ord) AS versions
+            FROM unnest(direct_events, direct_endpoints, direct_versions) WITH ORDINALITY u(id, endpoint, version, ord)
+            GROUP BY u.id ORDER BY min(u.ord)) g
+      JOIN outbox.event e ON e.id = g.id;
+  END IF;
+END $$;
+
+-- Writes pairs to outbox.delivery, in the order given. A key's row is `ready` if no other row of that key waits before it.
+-- The endpoint's lock is what keeps a key awake: without it a record could remove the predecessor, and not see the
+-- successor, between our looking for the one and our writing the other.
+-- Indexes: delivery_pkey, delivery_key.
+CREATE FUNCTION outbox.park(event_ids uuid[], endpoint_ids bigint[], keys text[], due timestamptz[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(1296126550, l.number)
+  FROM (SELECT DISTINCT outbox.lock_number(u.endpoint) AS number
+        FROM unnest(endpoint_ids, keys) u(endpoint, key) WHERE u.key IS NOT NULL ORDER BY 1) l;
+  INSERT INTO outbox.delivery (event_id, endpoint_id, key, ready, due_at)
+  SELECT u.event, u.endpoint, u.key,
+         u.key IS NULL OR (row_number() OVER (PARTITION BY u.endpoint, u.key ORDER BY u.ord) = 1
+           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key)),
+         u.due
+  FROM unnest(event_ids, endpoint_ids, keys, due) WITH ORDINALITY u(event, endpoint, key, due, ord)
+  ORDER BY u.ord
+  ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+END $$;
+COMMIT;

@@ -1,0 +1,325 @@
+-- Martlet 0005: claim, record, recover: what happens to a delivery after the cut.
+BEGIN;
+SELECT pg_advisory_xact_lock(1296126548, 1);
+SELECT outbox.begin_migration(5, 'deliver');
+
+-- Endpoints that may be sent to and have deliveries waiting, with the time until the first is due (0 or less: now).
+-- An endpoint behind an open circuit is due when its probe is.
+-- Index: delivery_due, one probe per endpoint.
+CREATE FUNCTION outbox.waiting() RETURNS TABLE (endpoint_id bigint, due_in_ms bigint)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_bitmapscan = off SET jit = off AS $$
+  SELECT e.id, greatest(extract(epoch FROM greatest(first.due_at, h.probe_at) - clock_timestamp()) * 1000, 0)::bigint
+  FROM outbox.endpoint e
+  LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id AND h.state <> 'closed'
+  CROSS JOIN LATERAL (
+    SELECT d.due_at FROM outbox.delivery d
+    WHERE d.endpoint_id = e.id AND d.ready AND d.dispatcher_id IS NULL
+    ORDER BY d.due_at LIMIT 1) first
+  WHERE e.state = 'enabled'
+$$;
+
+-- Claims deliveries that are due: of each endpoint named at most its `slots`, the longest due first, skipping what others
+-- are claiming. `floors`: where the last claim got to; everything due before was taken, so the dead index entries there
+-- need not be walked again (null: look at everything). An endpoint behind an open circuit gives one delivery, the probe,
+-- when its time has come.
+-- Locks: the dispatcher's lease, shared; the rows claimed. Indexes: delivery_due, delivery_pkey, event_pkey.
+CREATE FUNCTION outbox.claim(dispatcher bigint, endpoints bigint[], slots int[], floors timestamptz[])
+RETURNS TABLE (
+  event_id uuid, endpoint_id bigint, endpoint_version bigint, attempts int, due_at timestamptz, age_ms bigint,
+  type text, tenant text, key text, created_at timestamptz, payload jsonb, metadata jsonb
+)
+LANGUAGE plpgsql ROWS 100
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  probed bigint[];
+BEGIN
+  PERFORM outbox.hold_lease(dispatcher);
+  -- One of the dispatchers that see the probe due gets to make it; if that one is lost, the next may, half a minute on.
+  WITH due AS (
+    SELECT h.endpoint_id, e.timeout FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
+    WHERE h.endpoint_id = ANY (endpoints) AND h.state <> 'closed' AND h.probe_at <= clock_timestamp() AND e.state = 'enabled'
+      AND EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = h.endpoint_id AND d.ready
+                  AND d.dispatcher_id IS NULL AND d.due_at <= clock_timestamp())
+    ORDER BY h.endpoint_id FOR UPDATE OF h SKIP LOCKED
+  ), probing AS (
+    UPDATE outbox.endpoint_health h SET state = 'half_open', probe_at = clock_timestamp() + due.timeout + interval '30 s'
+    FROM due WHERE h.endpoint_id = due.endpoint_id RETURNING h.endpoint_id
+  ) SELECT array_agg(p.endpoint_id) INTO probed FROM probing p;
+
+  RETURN QUERY
+    WITH wanted AS MATERIALIZED (
+      SELECT w.id, CASE WHEN w.id = ANY (probed) THEN 1 ELSE w.slots END AS slots,
+             CASE WHEN w.id = ANY (probed) THEN '-infinity' ELSE coalesce(w.floor, '-infinity') END AS floor
+      FROM unnest(endpoints, slots, floors) w(id, slots, floor)
+      JOIN outbox.endpoint e ON e.id = w.id
+      LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = w.id
+      WHERE e.state = 'enabled' AND (coalesce(h.state, 'closed') = 'closed' OR w.id = ANY (probed))
+    ), picked AS MATERIALIZED (
+      SELECT d.event_id, d.endpoint_id
+      FROM wanted w CROSS JOIN LATERAL (
+        SELECT d.event_id, d.endpoint_id FROM outbox.delivery d
+        WHERE d.endpoint_id = w.id AND d.ready AND d.dispatcher_id IS NULL
+          AND d.due_at >= w.floor AND d.due_at <= clock_timestamp()
+        ORDER BY d.due_at LIMIT w.slots FOR UPDATE SKIP LOCKED) d
+    ), claimed AS (
+      UPDATE outbox.delivery d SET dispatcher_id = dispatcher FROM picked p
+      WHERE d.event_id = p.event_id AND d.endpoint_id = p.endpoint_id
+      RETURNING d.event_id, d.endpoint_id, d.attempts, d.due_at, d.seq
+    )
+    SELECT c.event_id, c.endpoint_id, ep.version, c.attempts, c.due_at,
+           (extract(epoch FROM clock_timestamp() - e.created_at) * 1000)::bigint,
+           e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata
+    FROM claimed c
+    JOIN outbox.endpoint ep ON ep.id = c.endpoint_id
+    JOIN LATERAL (
+      SELECT e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata FROM outbox.event e WHERE e.id = c.event_id
+    ) e ON true
+    ORDER BY c.due_at, c.seq;
+END $$;
+
+-- Writes the outcomes of deliveries, all in one transaction: history; what was delivered leaves outbox.delivery; what
+-- failed waits there for `retry_in_ms`; what is given up (`reasons` not null) becomes a dead letter; the successor in an
+-- ordered key becomes ready; finished batches are removed; outbox.endpoint_health changes where something failed or
+-- recovered. Returns the endpoints whose circuit or state changed.
+--
+-- Arrays are parallel, one element per outcome; those that say something about failures only may be empty if there is
+-- none. `batch_ids` is null where the delivery was claimed rather than cut. `attempts` is the number of this try, from 1;
+-- of a delivery handed back untried, the number of tries so far.
+-- `again`: the caller lost its connection during this very call before, and does not know whether it was committed; if it
+-- was, nothing is done twice.
+--
+-- Refuses a dispatcher without a lease. Locks: its lease, shared; its recorder's lock; ordered endpoints concerned.
+-- Indexes: delivery_pkey, delivery_key, event_pkey, batch_pkey, endpoint_pkey, endpoint_health_pkey.
+CREATE FUNCTION outbox.record(
+  dispatcher bigint, event_ids uuid[], endpoint_ids bigint[], batch_ids bigint[], attempts int[], outcomes text[],
+  statuses int[], durations_ms int[], errors text[], responses text[], retry_in_ms bigint[], reasons text[],
+  finished_batches bigint[], again boolean DEFAULT false
+) RETURNS TABLE (endpoint_id bigint, circuit text, state text)
+LANGUAGE plpgsql ROWS 1
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  any_claimed CONSTANT boolean := array_position(batch_ids, NULL) IS NOT NULL;
+  all_delivered CONSTANT boolean := NOT 'delivered' <> ANY (outcomes);
+BEGIN
+  PERFORM outbox.hold_lease(dispatcher);
+  PERFORM pg_advisory_xact_lock(1296126551, outbox.lock_number(dispatcher));
+  IF again AND EXISTS (
+    SELECT FROM outbox.attempt a
+    WHERE a.event_id = event_ids[1] AND a.endpoint_id = endpoint_ids[1] AND a.attempt = attempts[1]
+      AND a.outcome::text = outcomes[1] AND a.dispatcher_id = dispatcher AND a.batch_id IS NOT DISTINCT FROM batch_ids[1]
+      AND a.duration_ms IS NOT DISTINCT FROM durations_ms[1]) THEN
+    RETURN;
+  END IF;
+  IF any_claimed THEN  -- what belongs to an ordered endpoint was always claimed, never direct
+    PERFORM pg_advisory_xact_lock(1296126550, l.number)
+    FROM (SELECT DISTINCT outbox.lock_number(e.id) AS number FROM outbox.endpoint e
+          WHERE e.id = ANY (endpoint_ids) AND e.ordered ORDER BY 1) l;
+  END IF;
+
+  INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, duration_ms, attempt, status, error, response)
+  SELECT u.event, u.endpoint, u.batch, dispatcher, u.outcome::outbox.outcome, u.duration, u.attempt, u.status, u.error, u.response
+  FROM unnest(event_ids, endpoint_ids, batch_ids, outcomes, durations_ms, attempts, statuses, errors, responses)
+    u(event, endpoint, batch, outcome, duration, attempt, status, error, response);
+
+  IF NOT all_delivered THEN
+    INSERT INTO outbox.delivery AS d (event_id, endpoint_id, attempts, due_at, last_status, last_error)
+    SELECT u.event, u.endpoint, u.attempt, clock_timestamp() + u.retry * interval '1 ms', u.status, u.error
+    FROM unnest(event_ids, endpoint_ids, attempts, outcomes, retry_in_ms, reasons, statuses, errors)
+      u(event, endpoint, attempt, outcome, retry, reason, status, error)
+    WHERE u.outcome <> 'delivered' AND u.reason IS NULL
+    ON CONFLICT (event_id, endpoint_id) DO UPDATE SET
+      attempts = EXCLUDED.attempts, due_at = EXCLUDED.due_at, dispatcher_id = NULL,
+      last_status = coalesce(EXCLUDED.last_status, d.last_status), last_error = coalesce(EXCLUDED.last_error, d.last_error)
+      WHERE d.dispatcher_id = dispatcher;
+
+    INSERT INTO outbox.dead_letter (event_id, endpoint_id, url, type, tenant, key, payload, metadata, created_at, attempts,
+      reason, last_status, last_error, first_attempt_at)
+    SELECT u.event, u.endpoint, ep.url, e.type, e.tenant, e.key, e.payload, e.metadata, e.created_at, u.attempt,
+      u.reason, u.status, u.error,
+      (SELECT min(a.at) FROM outbox.attempt a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.outcome = 'failed')
+    FROM unnest(event_ids, endpoint_ids, attempts, reasons, statuses, errors) u(event, endpoint, attempt, reason, status, error)
+    JOIN outbox.event e ON e.id = u.event
+    JOIN outbox.endpoint ep ON ep.id = u.endpoint
+    WHERE u.reason IS NOT NULL
+    ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+
+    UPDATE outbox.endpoint SET state = 'disabled'
+    WHERE id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
+      AND state <> 'disabled';
+  END IF;
+
+  IF any_claimed THEN
+    WITH finished AS (
+      DELETE FROM outbox.delivery d
+      USING unnest(event_ids, endpoint_ids, batch_ids, outcomes, reasons) u(event, endpoint, batch, outcome, reason)
+      WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint AND d.dispatcher_id = dispatcher
+        AND u.batch IS NULL AND (u.outcome = 'delivered' OR u.reason IS NOT NULL)
+      RETURNING d.endpoint_id, d.key, d.seq
+    )
+    UPDATE outbox.delivery d SET ready = true, due_at = greatest(d.due_at, clock_timestamp())
+    FROM finished f
+    WHERE f.key IS NOT NULL AND d.endpoint_id = f.endpoint_id AND d.key = f.key
+      AND d.seq = (SELECT n.seq FROM outbox.delivery n
+                   WHERE n.endpoint_id = f.endpoint_id AND n.key = f.key AND n.seq > f.seq ORDER BY n.seq LIMIT 1);
+  END IF;
+
+  DELETE FROM outbox.batch WHERE id = ANY (finished_batches) AND dispatcher_id = dispatcher;
+
+  RETURN QUERY SELECT * FROM outbox.note_health(endpoint_ids, outcomes, errors, reasons);
+END $$;
+
+-- The circuit breaker: counts failures since the last success, opens at the endpoint's threshold, closes on a success.
+-- While it is open one probe is due at a time, each after a pause as long as the circuit has been open so far, between 5 s
+-- and 5 min. Returns the endpoints that changed.
+-- Index: endpoint_health_pkey, endpoint_pkey. A healthy endpoint's success reads one index page and writes nothing.
+CREATE FUNCTION outbox.note_health(endpoint_ids bigint[], outcomes text[], errors text[], reasons text[])
+RETURNS TABLE (endpoint_id bigint, circuit text, state text)
+LANGUAGE plpgsql ROWS 1
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  failing bigint[];
+BEGIN
+  SELECT array_agg(DISTINCT u.endpoint ORDER BY u.endpoint) INTO failing
+  FROM unnest(endpoint_ids, outcomes) u(endpoint, outcome) WHERE u.outcome = 'failed';
+  IF failing IS NULL AND NOT EXISTS (
+    SELECT FROM (SELECT DISTINCT u.id FROM unnest(endpoint_ids) u(id)) u
+    JOIN outbox.endpoint_health h ON h.endpoint_id = u.id
+    WHERE h.consecutive_failures > 0 OR h.state <> 'closed') THEN
+    RETURN;
+  END IF;
+  -- Rows are locked in the order of their ids, so that two recorders cannot wait for each other.
+  INSERT INTO outbox.endpoint_health (endpoint_id)
+  SELECT f FROM unnest(failing) f ORDER BY f ON CONFLICT (endpoint_id) DO NOTHING;
+  PERFORM FROM outbox.endpoint_health h WHERE h.endpoint_id = ANY (endpoint_ids) ORDER BY h.endpoint_id FOR UPDATE;
+
+  RETURN QUERY
+    WITH tally AS (
+      SELECT u.endpoint, count(*) FILTER (WHERE u.outcome = 'failed')::int AS failed,
+             max(u.ord) FILTER (WHERE u.outcome = 'delivered') AS last_success,
+             max(u.ord) FILTER (WHERE u.outcome = 'failed') AS last_failure
+      FROM unnest(endpoint_ids, outcomes) WITH ORDINALITY u(endpoint, outcome, ord)
+      WHERE u.outcome IN ('delivered', 'failed') GROUP BY u.endpoint
+    ), counted AS (
+      SELECT t.endpoint, t.failed, errors[t.last_failure] AS error, t.last_success IS NOT NULL AS succeeded,
+             CASE WHEN t.last_success IS NULL THEN h.consecutive_failures + t.failed
+                  ELSE (SELECT count(*)::int FROM unnest(endpoint_ids, outcomes) WITH ORDINALITY u(endpoint, outcome, ord)
+                        WHERE u.endpoint = t.endpoint AND u.outcome = 'failed' AND u.ord > t.last_success) END AS run,
+             h.state AS was
+      FROM tally t JOIN outbox.endpoint_health h ON h.endpoint_id = t.endpoint
+    ), changed AS (
+      UPDATE outbox.endpoint_health h SET
+        consecutive_failures = c.run,
+        last_error = CASE WHEN c.failed > 0 THEN c.error ELSE h.last_error END,
+        last_failure_at = CASE WHEN c.failed > 0 THEN clock_timestamp() ELSE h.last_failure_at END,
+        failing_since = CASE WHEN c.run = 0 THEN NULL WHEN c.succeeded THEN clock_timestamp()
+                             ELSE coalesce(h.failing_since, clock_timestamp()) END,
+        state = now.state,
+        opened_at = CASE WHEN now.state = 'open' THEN coalesce(h.opened_at, clock_timestamp()) END,
+        probe_at = CASE WHEN now.state <> 'open' THEN NULL
+                        WHEN h.state = 'open' THEN h.probe_at
+                        ELSE clock_timestamp() + least(greatest(clock_timestamp() - h.opened_at, interval '5 s'), interval '5 min') END
+      FROM counted c JOIN outbox.endpoint e ON e.id = c.endpoint
+      CROSS JOIN LATERAL (SELECT CASE
+          WHEN c.succeeded AND c.run < e.failure_threshold THEN 'closed'
+          WHEN c.was <> 'closed' OR c.run >= e.failure_threshold THEN 'open'
+          ELSE 'closed' END AS state) now
+      WHERE h.endpoint_id = c.endpoint AND (c.failed > 0 OR h.consecutive_failures > 0 OR h.state <> 'closed')
+      RETURNING h.endpoint_id, h.state, c.was
+    )
+    SELECT x.endpoint_id, x.state, e.state FROM changed x JOIN outbox.endpoint e ON e.id = x.endpoint_id
+    WHERE x.state <> x.was OR e.state <> 'enabled';
+END $$;
+
+-- Makes everything a dispatcher holds available again, except what is named: pairs of its batches without a recorded
+-- outcome become rows of outbox.delivery, due now; its claimed deliveries are unclaimed. Returns how many pairs that was.
+-- The caller holds the dispatcher's lock exclusively.
+CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_batches bigint[], kept_events uuid[], kept_endpoints bigint[])
+RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  from_batches bigint;
+  from_claims bigint;
+BEGIN
+  WITH lost AS (
+    DELETE FROM outbox.batch b WHERE b.dispatcher_id = give_back.dispatcher AND b.id <> ALL (kept_batches)
+    RETURNING b.id, b.event_ids, b.endpoint_ids
+  ), unresolved AS (
+    SELECT l.id AS batch_id, u.event, u.endpoint
+    FROM lost l CROSS JOIN LATERAL unnest(l.event_ids, l.endpoint_ids) u(event, endpoint)
+    WHERE NOT EXISTS (SELECT FROM outbox.attempt a
+                      WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.batch_id = l.id)
+  ), noted AS (
+    INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, attempt)
+    SELECT r.event, r.endpoint, r.batch_id, give_back.dispatcher, 'unknown', 0 FROM unresolved r
+  ), parked AS (
+    INSERT INTO outbox.delivery (event_id, endpoint_id, due_at)
+    SELECT r.event, r.endpoint, clock_timestamp() FROM unresolved r
+    ON CONFLICT (event_id, endpoint_id) DO NOTHING RETURNING 1
+  ) SELECT count(*) INTO from_batches FROM parked;
+  WITH unclaimed AS (
+    UPDATE outbox.delivery d SET dispatcher_id = NULL, due_at = clock_timestamp()
+    WHERE d.dispatcher_id = give_back.dispatcher
+      AND NOT EXISTS (SELECT FROM unnest(kept_events, kept_endpoints) k(event, endpoint)
+                      WHERE k.event = d.event_id AND k.endpoint = d.endpoint_id)
+    RETURNING d.event_id, d.endpoint_id, d.attempts
+  ), noted AS (
+    INSERT INTO outbox.attempt (event_id, endpoint_id, dispatcher_id, outcome, attempt)
+    SELECT u.event_id, u.endpoint_id, give_back.dispatcher, 'unknown', u.attempts FROM unclaimed u RETURNING 1
+  ) SELECT count(*) INTO from_claims FROM noted;
+  RETURN from_batches + from_claims;
+END $$;
+
+-- Takes over from dispatchers whose lease ran out: all they held becomes available at once and their row is deleted, in
+-- one transaction; should one wake up, it is fenced. Returns a row per dispatcher taken over.
+-- Locks: the dispatcher's row and lock; skips those another dispatcher is recovering, or that are in a step right now.
+CREATE FUNCTION outbox.recover() RETURNS TABLE (dispatcher_id bigint, name text, deliveries bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE lost record;
+BEGIN
+  FOR lost IN
+    SELECT d.id, d.name FROM outbox.dispatcher d WHERE d.expires_at <= clock_timestamp() ORDER BY d.id FOR UPDATE SKIP LOCKED
+  LOOP
+    CONTINUE WHEN NOT pg_try_advisory_xact_lock(1296126549, outbox.lock_number(lost.id));
+    dispatcher_id := lost.id;
+    name := lost.name;
+    deliveries := outbox.give_back(lost.id, '{}', '{}', '{}');
+    DELETE FROM outbox.dispatcher d WHERE d.id = lost.id;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+
+-- After a reply was lost: what the server handed to this dispatcher and the dispatcher never heard of becomes available
+-- again. The dispatcher names what it knows. Waits for a step still running on the lost connection.
+CREATE FUNCTION outbox.resync(dispatcher bigint, known_batches bigint[], known_events uuid[], known_endpoints bigint[])
+RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(1296126549, outbox.lock_number(dispatcher));
+  PERFORM outbox.hold_lease(dispatcher);
+  RETURN outbox.give_back(dispatcher, known_batches, known_events, known_endpoints);
+END $$;
+
+-- The end of a dispatcher that shuts down in order: gives back what is left and releases the lease.
+CREATE FUNCTION outbox.release(dispatcher bigint) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE given_back bigint;
+BEGIN
+  PERFORM pg_advisory_xact_lock(1296126549, outbox.lock_number(dispatcher));
+  PERFORM FROM outbox.dispatcher d WHERE d.id = release.dispatcher FOR UPDATE;
+  given_back := outbox.give_back(dispatcher, '{}', '{}', '{}');
+  DELETE FROM outbox.dispatcher d WHERE d.id = release.dispatcher;
+  RETURN given_back;
+END $$;
+COMMIT;

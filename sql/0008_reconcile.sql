@@ -1,0 +1,203 @@
+-- Martlet 0008: the reconciler: proves that nothing went missing, and says what is stuck or failing.
+BEGIN;
+SELECT pg_advisory_xact_lock(1296126548, 1);
+SELECT outbox.begin_migration(8, 'reconcile');
+
+-- Conservation, from the tables alone. Of the newest `max_events` events since `since` that have been cut, every pair with
+-- an endpoint that was certainly subscribed at the cut (subscription.since) must be delivered, waiting, in flight, or dead.
+-- Returns one row of counts, `missing` first among equals: 0 is the proof. `missing_pairs` names up to 100 as event/endpoint.
+-- One statement, thus one snapshot: a pair moving between tables is seen in exactly one of them.
+-- Cost: a few index probes per pair of the period; nothing counts history.
+CREATE FUNCTION outbox.conservation(since timestamptz, max_events int DEFAULT 100000)
+RETURNS TABLE (events bigint, oldest timestamptz, pairs bigint, delivered bigint, waiting bigint, in_flight bigint, dead bigint,
+               missing bigint, missing_pairs text[])
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+  WITH position AS MATERIALIZED (
+    SELECT p.done, p.target, p.after_tx, p.after_id FROM outbox.position p ORDER BY p.id DESC LIMIT 1
+  ), recent AS MATERIALIZED (
+    SELECT e.id, e.tx, e.tenant, e.type, e.created_at FROM outbox.event e, position p
+    WHERE e.id >= outbox.uuid_floor(conservation.since)
+      AND (pg_visible_in_snapshot(e.tx, p.done)
+           OR (pg_visible_in_snapshot(e.tx, p.target) AND (e.tx, e.id) <= (p.after_tx, p.after_id)))
+    ORDER BY e.id DESC LIMIT max_events
+  ), kind AS MATERIALIZED (
+    SELECT DISTINCT r.tenant, r.type FROM recent r
+  ), route AS MATERIALIZED (
+    SELECT k.tenant, k.type, s.endpoint_id, min(s.since) AS since
+    FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
+    JOIN outbox.subscription s ON s.tenant = k.tenant AND s.pattern = p.pattern
+    WHERE s.since IS NOT NULL GROUP BY k.tenant, k.type, s.endpoint_id
+  ), flying AS MATERIALIZED (
+    SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f
+  ), pair AS (
+    SELECT r.id, t.endpoint_id,
+      EXISTS (SELECT FROM outbox.attempt a
+              WHERE a.event_id = r.id AND a.endpoint_id = t.endpoint_id AND a.outcome = 'delivered') AS delivered,
+      EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = r.id AND d.endpoint_id = t.endpoint_id) AS waiting,
+      EXISTS (SELECT FROM outbox.dead_letter l WHERE l.event_id = r.id AND l.endpoint_id = t.endpoint_id) AS dead,
+      (r.id, t.endpoint_id) IN (SELECT f.event_id, f.endpoint_id FROM flying f) AS flying
+    FROM recent r JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since
+  )
+  SELECT (SELECT count(*) FROM recent), (SELECT min(r.created_at) FROM recent r), count(*),
+         count(*) FILTER (WHERE p.delivered AND NOT p.waiting AND NOT p.dead AND NOT p.flying),
+         count(*) FILTER (WHERE p.waiting AND NOT p.flying), count(*) FILTER (WHERE p.flying),
+         count(*) FILTER (WHERE p.dead AND NOT p.waiting AND NOT p.flying),
+         count(*) FILTER (WHERE NOT (p.delivered OR p.waiting OR p.dead OR p.flying)),
+         (array_agg(p.id || '/' || p.endpoint_id ORDER BY p.id) FILTER (WHERE NOT (p.delivered OR p.waiting OR p.dead OR p.flying)))[1:100]
+  FROM pair p
+$$;
+
+-- The reconciler's findings, worst first. `severity`: critical (events are lost, or nothing moves), warning (somebody should
+-- look), unchecked (it could not be checked, which is not health), info, ok. `finding` is a stable name for programs, `detail`
+-- plain words, `remedy` what to do.
+CREATE FUNCTION outbox.reconcile(
+  since interval DEFAULT '1 hour', max_events int DEFAULT 100000, uncut_after interval DEFAULT '1 min',
+  overdue_after interval DEFAULT '5 min', failing_after interval DEFAULT '5 min', transaction_after interval DEFAULT '10 min'
+) RETURNS TABLE (severity text, finding text, subject text, detail text, remedy text)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+  now CONSTANT timestamptz := clock_timestamp();
+  last outbox.position;
+  c record;
+BEGIN
+  PERFORM outbox.stamp_subscriptions();
+  SELECT * INTO last FROM outbox.position ORDER BY id DESC LIMIT 1;
+
+  RETURN QUERY SELECT 'critical', 'restored copy', 'database', p,
+    'If this copy shall send: SELECT outbox.reanchor(''now'') or outbox.reanchor(''last_cut''), then start a dispatcher.'
+    FROM outbox.anchor_problem() p WHERE p IS NOT NULL;
+
+  SELECT * INTO c FROM outbox.conservation(now - since, max_events);
+  IF c.missing > 0 THEN
+    RETURN QUERY SELECT 'critical', 'missing deliveries', 'event ' || split_part(m, '/', 1) || ', endpoint ' || split_part(m, '/', 2),
+      'the event was cut for this endpoint, and is neither delivered, waiting, in flight nor dead',
+      format('INSERT INTO outbox.delivery (event_id, endpoint_id, due_at) VALUES (%L, %s, now()) sends it; find out who deleted it.',
+             split_part(m, '/', 1), split_part(m, '/', 2))
+      FROM unnest(c.missing_pairs) m;
+    IF c.missing > 100 THEN
+      RETURN QUERY SELECT 'critical', 'missing deliveries', (c.missing - 100) || ' more', 'the first hundred are named above',
+        'Repair those, then run the reconciler again.';
+    END IF;
+  END IF;
+
+  RETURN QUERY
+    SELECT CASE WHEN EXISTS (SELECT FROM outbox.delivery) OR EXISTS (SELECT FROM outbox.batch) OR u.waits THEN 'critical' ELSE 'warning' END,
+      'no live dispatcher', 'dispatchers',
+      'no dispatcher has a valid lease; nothing is being delivered' || coalesce('; the last lease ran out at ' || (SELECT max(expires_at) FROM outbox.dispatcher), ''),
+      'Start one: martlet dispatch. If one should be running, look at its log.'
+    FROM (SELECT EXISTS (SELECT FROM outbox.event e WHERE e.tx >= pg_snapshot_xmax(last.done) AND pg_visible_in_snapshot(e.tx, pg_current_snapshot())) AS waits) u
+    WHERE NOT EXISTS (SELECT FROM outbox.dispatcher d WHERE d.expires_at > now);
+
+  RETURN QUERY
+    SELECT 'warning', 'expired lease', format('dispatcher %s (%s on %s, pid %s)', d.id, d.name, d.host, d.pid),
+      format('its lease ran out at %s and nobody has taken over the %s deliveries it holds', d.expires_at,
+        (SELECT count(*) FROM outbox.in_flight f WHERE f.dispatcher_id = d.id)),
+      'Any live dispatcher takes over by itself within seconds; by hand: SELECT * FROM outbox.recover().'
+    FROM outbox.dispatcher d WHERE d.expires_at < now - interval '15 s';
+
+  RETURN QUERY
+    SELECT 'critical', 'orphaned deliveries', format('dispatcher %s', f.dispatcher_id),
+      format('%s deliveries are held by a dispatcher that does not exist, since %s', count(*), min(f.since)),
+      format('SELECT outbox.release(%s) makes them available again.', f.dispatcher_id)
+    FROM outbox.in_flight f
+    WHERE NOT EXISTS (SELECT FROM outbox.dispatcher d WHERE d.id = f.dispatcher_id)
+    GROUP BY f.dispatcher_id;
+
+  RETURN QUERY
+    WITH fresh AS (
+      (SELECT e.id, e.tx, e.created_at FROM unnest(ARRAY(SELECT pg_snapshot_xip(last.done))) l(tx) JOIN outbox.event e ON e.tx = l.tx LIMIT 1000)
+      UNION ALL
+      (SELECT e.id, e.tx, e.created_at FROM outbox.event e WHERE e.tx >= pg_snapshot_xmax(last.done) ORDER BY e.tx, e.id LIMIT 1000)
+    ), uncut AS (
+      SELECT f.id, f.created_at FROM fresh f
+      WHERE (last.after_tx IS NULL OR (f.tx, f.id) > (last.after_tx, last.after_id) OR NOT pg_visible_in_snapshot(f.tx, last.target))
+        AND f.created_at < now - uncut_after
+        -- committed since before the threshold: either nobody cuts at all, or an older position saw it already
+        AND (last.cut_at < now - uncut_after OR EXISTS (
+          SELECT FROM outbox.position p WHERE p.cut_at < now - uncut_after AND pg_visible_in_snapshot(f.tx, p.target)))
+    )
+    SELECT 'critical', 'events not cut', 'the log',
+      format('%s%s committed events have not been taken from the log; the oldest is %s of %s', count(*),
+             CASE WHEN count(*) >= 1000 THEN ' or more' ELSE '' END, (array_agg(u.id ORDER BY u.created_at))[1], min(u.created_at)),
+      'Is a dispatcher running and keeping up? Compare SELECT * FROM outbox.position ORDER BY id DESC LIMIT 5; start another dispatcher.'
+    FROM uncut u HAVING count(*) > 0;
+
+  RETURN QUERY
+    SELECT 'warning', 'overdue deliveries', format('endpoint %s (%s)', e.id, e.url),
+      format('%s%s deliveries are overdue, the oldest since %s, though the endpoint is enabled and its circuit closed', n.many,
+             CASE WHEN n.many >= 1000 THEN ' or more' ELSE '' END, n.oldest),
+      'Is it busier than max_in_flight allows? SELECT * FROM outbox.stuck; raise max_in_flight, or start another dispatcher.'
+    FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS many, min(d.due_at) AS oldest FROM (
+        SELECT d.due_at FROM outbox.delivery d WHERE d.endpoint_id = e.id AND d.ready AND d.dispatcher_id IS NULL
+          AND d.due_at < now - overdue_after ORDER BY d.due_at LIMIT 1000) d) n
+    WHERE e.state = 'enabled' AND coalesce(h.state, 'closed') = 'closed' AND n.many > 0;
+
+  RETURN QUERY
+    SELECT 'critical', 'sleeping key', format('endpoint %s, key %s', k.endpoint_id, k.key),
+      format('deliveries of this key wait in order and none is ready; the first is event %s', k.first_event),
+      format('UPDATE outbox.delivery SET ready = true WHERE event_id = %L AND endpoint_id = %s; somebody deleted its predecessor by hand.', k.first_event, k.endpoint_id)
+    FROM (SELECT d.endpoint_id, d.key, (array_agg(d.event_id ORDER BY d.seq))[1] AS first_event
+          FROM (SELECT * FROM outbox.delivery d WHERE NOT d.ready AND d.key IS NOT NULL LIMIT 10000) d
+          GROUP BY d.endpoint_id, d.key) k
+    WHERE NOT EXISTS (SELECT FROM outbox.delivery r WHERE r.endpoint_id = k.endpoint_id AND r.key = k.key AND r.ready);
+
+  RETURN QUERY
+    SELECT 'warning', CASE WHEN h.state = 'closed' THEN 'failing endpoint' ELSE 'dead endpoint' END,
+      format('endpoint %s (%s)', e.id, e.url),
+      format('%s failures in a row since %s, circuit %s, %s waiting; last error: %s', h.consecutive_failures, h.failing_since, h.state,
+             (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id), coalesce(h.last_error, 'none')),
+      'Tell its owner. It is probed by itself and nothing is lost; outbox.pause stops trying, outbox.resume tries at once.'
+    FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
+    WHERE e.state = 'enabled' AND (h.state <> 'closed' OR (h.consecutive_failures > 0 AND h.failing_since < now - failing_after));
+
+  RETURN QUERY
+    SELECT CASE e.state WHEN 'disabled' THEN 'warning' ELSE 'info' END, e.state || ' endpoint with a backlog', format('endpoint %s (%s)', e.id, e.url),
+      format('%s deliveries wait, the oldest since %s%s', n.many, n.oldest, coalesce('; last error: ' || h.last_error, '')),
+      format('SELECT outbox.resume(%s) sends them.', e.id)
+    FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
+    CROSS JOIN LATERAL (SELECT count(*) AS many, min(d.created_at) AS oldest FROM outbox.delivery d WHERE d.endpoint_id = e.id) n
+    WHERE e.state <> 'enabled' AND n.many > 0;
+
+  RETURN QUERY
+    SELECT 'warning', 'dead letters', format('endpoint %s (%s)', l.endpoint_id, min(l.url)),
+      format('%s deliveries were given up (%s), the last at %s: %s', count(*), l.reason, max(l.died_at), (array_agg(l.last_error ORDER BY l.died_at DESC))[1]),
+      format('SELECT * FROM outbox.dead_letter WHERE endpoint_id = %s AND reason = %L; outbox.redrive_where(%1$s, %2$L) or outbox.discard(id)', l.endpoint_id, l.reason)
+    FROM outbox.dead_letter l WHERE l.reason <> 'discarded' AND l.died_at > now - greatest(since, interval '1 day')
+    GROUP BY l.endpoint_id, l.reason;
+
+  RETURN QUERY
+    SELECT CASE WHEN d.day <= (now AT TIME ZONE 'UTC')::date THEN 'warning' ELSE 'info' END, 'missing partition', t.parent || '_' || to_char(d.day, 'YYYYMMDD'),
+      'this partition should exist by now; until it does, its rows go to the DEFAULT partition (nothing is lost)',
+      'SELECT * FROM outbox.maintain(); a long transaction may be in the way, see below if so.'
+    FROM unnest('{event,attempt}'::text[]) t(parent),
+         generate_series((now AT TIME ZONE 'UTC')::date, (now AT TIME ZONE 'UTC')::date + 1, interval '1 day') d(day)
+    WHERE NOT EXISTS (SELECT FROM outbox.partitions() x WHERE x.parent = t.parent AND x.day = d.day::date);
+
+  RETURN QUERY
+    SELECT 'warning', 'long transaction', format('session %s (%s@%s, %s)', a.pid, a.usename, a.datname, coalesce(nullif(a.application_name, ''), 'no application_name')),
+      format('open since %s, state %s; it keeps dead rows of the whole cluster from being cleaned up%s', a.xact_start, a.state,
+             CASE WHEN a.backend_xid IS NOT NULL THEN ', and its own events are not delivered before it commits' ELSE '' END),
+      format('Ask its owner; SELECT pg_terminate_backend(%s) ends it and rolls it back.', a.pid)
+    FROM pg_stat_activity a
+    WHERE a.xact_start < now - transaction_after AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
+      AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL);
+  RETURN QUERY
+    SELECT 'warning', 'long transaction', format('prepared transaction %L', x.gid),
+      format('prepared at %s by %s and neither committed nor rolled back; its events are not delivered before it is', x.prepared, x.owner),
+      format('COMMIT PREPARED %L or ROLLBACK PREPARED %1$L.', x.gid)
+    FROM pg_prepared_xacts x WHERE x.prepared < now - transaction_after AND x.database = current_database();
+  IF NOT pg_has_role('pg_read_all_stats', 'USAGE') THEN
+    RETURN QUERY SELECT 'unchecked', 'long transaction', 'pg_stat_activity',
+      format('the role %s may not see other sessions'' transactions', current_user), format('GRANT pg_read_all_stats TO %I', current_user);
+  END IF;
+
+  IF c.missing = 0 THEN
+    RETURN QUERY SELECT 'ok', 'conservation', format('%s events since %s', c.events, coalesce(c.oldest, now - since)),
+      format('%s deliveries = %s delivered + %s waiting + %s in flight + %s dead; 0 missing', c.pairs, c.delivered, c.waiting, c.in_flight, c.dead)
+      || CASE WHEN c.events >= max_events THEN format(' (the newest %s events of the period)', max_events) ELSE '' END, NULL::text;
+  END IF;
+END $$;
+COMMIT;
