@@ -11,9 +11,7 @@ let package = Package(
   name: "martlet",
   platforms: [.macOS(.v15)],
   products: [
-    .executable(name: "martlet", targets: ["martlet"]),
-    .library(name: "WebhookSignature", targets: ["WebhookSignature"]),
-  ],
+      ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -25,5 +23,6 @@ let package = Package(
     .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"]), .brew(["libpq"])]),
     .systemLibrary(
       name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]),
+    .target(name: "Postgres", dependencies: ["CLibPQ"], swiftSettings: strict),
   ]
 )

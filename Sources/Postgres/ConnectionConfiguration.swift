@@ -1,0 +1,50 @@
+import Foundation
+
+/// How to reach PostgreSQL: a libpq connection string (URI or keywords, several hosts allowed), completed by libpq's own
+/// `PG*` environment variables, `~/.pgpass` and service files.
+package struct ConnectionConfiguration: Sendable {
+  /// `postgres://…` or `host=… dbname=…`; nil leaves everything to the environment.
+  package var connectionString: String?
+  package var applicationName: String
+  /// Time for each host to accept the connection and authenticate. Whole seconds, at least 2 (libpq's own rule).
+  package var connectTimeout: Duration
+  /// The server ends a statement that takes longer. Zero: never.
+  package var statementTimeout: Duration
+  /// Run once on each new connection, after the settings above.
+  package var setUp: [String]
+  /// Refuse hot standbys, so that a connection string with several hosts follows a failover.
+  package var requiresWritable: Bool
+
+  package init(
+    connectionString: String? = nil, applicationName: String = "martlet", connectTimeout: Duration = .seconds(5),
+    statementTimeout: Duration = .seconds(60), setUp: [String] = [], requiresWritable: Bool = true
+  ) {
+    self.connectionString = connectionString
+    self.applicationName = applicationName
+    self.connectTimeout = connectTimeout
+    self.statementTimeout = statementTimeout
+    self.setUp = setUp
+    self.requiresWritable = requiresWritable
+  }
+
+  /// Keywords and values for `PQconnectdbParams`. What stands before `dbname` is a default that the connection string
+  /// overrides; what stands after is ours.
+  var parameters: [(String, String)] {
+    let environment = ProcessInfo.processInfo.environment
+    var pairs: [(String, String)] = [
+      // A dead peer is noticed within about 15 s, whatever the kernel's defaults.
+      ("keepalives", "1"), ("keepalives_idle", "5"), ("keepalives_interval", "3"), ("keepalives_count", "3"),
+      ("tcp_user_timeout", "15000"),
+      ("fallback_application_name", applicationName),
+    ]
+    if environment["PGCONNECT_TIMEOUT"] == nil {
+      pairs.append(("connect_timeout", String(max(2, connectTimeout.components.seconds))))
+    }
+    if requiresWritable, environment["PGTARGETSESSIONATTRS"] == nil {
+      pairs.append(("target_session_attrs", "read-write"))
+    }
+    if let connectionString { pairs.append(("dbname", connectionString)) }
+    pairs.append(("client_encoding", "UTF8"))
+    return pairs
+  }
+}
