@@ -7,13 +7,21 @@ let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
 ]
 
+// The schema, in the order of its numbers. The binary carries the files, so `martlet migrate` needs nothing beside itself.
+let migrations = [
+  "0001_tables", "0002_endpoints", "0003_publish", "0004_cut", "0005_deliver", "0006_maintain", "0007_operate",
+  "0008_reconcile", "0009_roles",
+]
+
 let package = Package(
   name: "martlet",
   platforms: [.macOS(.v15)],
   products: [
-      ],
+    .library(name: "WebhookSignature", targets: ["WebhookSignature"])
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
@@ -22,7 +30,53 @@ let package = Package(
   targets: [
     .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"]), .brew(["libpq"])]),
     .systemLibrary(
-      name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]),
+      name: "CLibCurl",
+      pkgConfig: "libcurl",
+      providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]
+    ),
     .target(name: "Postgres", dependencies: ["CLibPQ"], swiftSettings: strict),
+    .target(
+      name: "Schema",
+      path: "sql",
+      sources: ["Migrations.swift"],
+      resources: migrations.map { .embedInCode("\($0).sql") },
+      swiftSettings: strict
+    ),
+    .target(
+      name: "DeliveryCore",
+      dependencies: [.product(name: "DequeModule", package: "swift-collections")],
+      swiftSettings: strict
+    ),
+    .target(name: "OutboxStore", dependencies: ["Postgres", "Schema"], swiftSettings: strict),
+    .target(name: "HTTPDelivery", dependencies: ["CLibCurl"], swiftSettings: strict),
+    .target(
+      name: "WebhookSignature",
+      dependencies: [.product(name: "Crypto", package: "swift-crypto")],
+      swiftSettings: strict
+    ),
+    .target(
+      name: "Dispatcher",
+      dependencies: [
+        "OutboxStore", "HTTPDelivery", "DeliveryCore", "WebhookSignature",
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      ],
+      swiftSettings: strict
+    ),
+    .target(
+      name: "Receiver",
+      dependencies: [
+        "WebhookSignature", .product(name: "FlyingFox", package: "FlyingFox"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict
+    ),
+    .target(name: "EmbeddedPostgres", swiftSettings: strict),
+    // A process for the tests of EmbeddedPostgres to kill.
+    .executableTarget(
+      name: "ThrowawayPostgres", dependencies: ["EmbeddedPostgres"], path: "Tests/ThrowawayPostgres",
+      swiftSettings: strict),
+    .testTarget(
+      name: "EmbeddedPostgresTests", dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"], swiftSettings: strict),
   ]
 )

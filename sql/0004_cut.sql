@@ -66,8 +66,8 @@ $$;
 -- in `target`, and rows with done's xmax <= tx < target's xmax that `target` sees. When they are exhausted, `target`
 -- becomes `done`. A long transaction thus delays its own events and nobody else's, and costs the cut nothing.
 --
--- At most `max_direct` pairs are returned, and at most `max_per_endpoint` of one endpoint, or `busy_slots` where the
--- endpoint is named in `busy_endpoints`.
+-- At most `max_direct` pairs are returned, with at most about `max_bytes` of payload (as stored), and at most
+-- `max_per_endpoint` pairs of one endpoint, or `busy_slots` where the endpoint is named in `busy_endpoints`.
 --
 -- Returns, if anything was cut, one row with event_id null (events cut, pairs parked, whether there is more), then a row
 -- per event that goes straight out. Returns nothing if there is nothing new or another dispatcher is cutting; an idle
@@ -76,7 +76,7 @@ $$;
 -- Locks: the cut lock; the dispatcher's lease, shared; the ordered endpoints concerned.
 -- Indexes: position_pkey, event_tx_id (index-only), event_pkey, subscription_pkey, endpoint_pkey, endpoint_health_pkey.
 CREATE FUNCTION outbox.cut(
-  dispatcher bigint, max_events int, max_direct int, max_per_endpoint int,
+  dispatcher bigint, max_events int, max_direct int, max_per_endpoint int, max_bytes bigint,
   busy_endpoints bigint[] DEFAULT '{}', busy_slots int[] DEFAULT '{}'
 ) RETURNS TABLE (
   batch_id bigint, events_cut int, parked int, more boolean,
@@ -149,7 +149,8 @@ BEGIN
   END IF;
 
   WITH fresh AS MATERIALIZED (
-    SELECT e.id, u.ord, e.type, e.tenant, e.key, e.not_before
+    SELECT e.id, u.ord, e.type, e.tenant, e.key, e.not_before,
+           sum(pg_column_size(e.payload)) OVER (ORDER BY u.ord) <= max_bytes AS light
     FROM unnest(ids) WITH ORDINALITY u(id, ord) JOIN outbox.event e ON e.id = u.id
   ), kind AS MATERIALIZED (
     SELECT DISTINCT f.tenant, f.type FROM fresh f
@@ -165,7 +166,7 @@ BEGIN
     LEFT JOIN LATERAL (SELECT u.slots FROM unnest(busy_endpoints, busy_slots) u(id, slots) WHERE u.id = ep.id LIMIT 1) b ON true
   ), pair AS (
     SELECT f.id, f.ord, f.key, f.not_before, r.endpoint_id, r.version, r.slots, r.ordered AND f.key IS NOT NULL AS in_order,
-           r.open_way AND NOT (r.ordered AND f.key IS NOT NULL)
+           f.light AND r.open_way AND NOT (r.ordered AND f.key IS NOT NULL)
              AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS eligible
     FROM fresh f JOIN route r ON r.tenant = f.tenant AND r.type = f.type
   ), placed AS (

@@ -17,7 +17,11 @@ BEGIN
   END LOOP;
   -- The reconciler looks for long transactions. Without this it reports that it could not.
   BEGIN
-    GRANT pg_read_all_stats TO outbox_dispatcher, outbox_operator;
+    FOREACH r IN ARRAY '{outbox_dispatcher,outbox_operator}'::text[] LOOP
+      IF NOT pg_has_role(r, 'pg_read_all_stats', 'MEMBER') THEN
+        EXECUTE format('GRANT pg_read_all_stats TO %I', r);
+      END IF;
+    END LOOP;
   EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'could not GRANT pg_read_all_stats TO outbox_dispatcher, outbox_operator; the reconciler will say so';
   END;

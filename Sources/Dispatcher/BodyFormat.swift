@@ -1,0 +1,123 @@
+import Foundation
+import HTTPDelivery
+import OutboxStore
+import Postgres
+
+/// The shape of a request's body. The payload is put in as it came from the log, byte for byte.
+enum BodyFormat: String, Sendable {
+  /// Standard Webhooks: `{"type","timestamp","data"}`.
+  case standard
+  /// CloudEvents 1.0, structured: the event in one JSON object.
+  case cloudevents
+  /// The payload alone.
+  case raw
+  /// What the first webhook tutorials send: `{"event","data"}`.
+  case classic
+
+  var contentType: String { self == .cloudevents ? "application/cloudevents+json" : "application/json" }
+
+  /// The same event gives the same bytes, whatever the attempt. Types need no escaping in JSON: the log admits letters,
+  /// digits and a few marks only.
+  func body(for event: OutboxEvent) -> RequestBody {
+    switch self {
+    case .raw:
+      return RequestBody(event.payload)
+    case .classic:
+      return Self.join(#"{"event":""# + event.type + #"","data":"#, event.payload)
+    case .standard:
+      return Self.join(
+        #"{"type":""# + event.type + #"","timestamp":""# + event.createdAt.rfc3339 + #"","data":"#, event.payload)
+    case .cloudevents:
+      let subject = event.key.map { #""subject":"# + Self.quoted($0) + "," } ?? ""
+      return Self.join(
+        #"{"specversion":"1.0","id":""# + event.id.lowercased + #"","source":"urn:martlet:outbox","type":""# + event.type
+          + #"","# + subject + #""time":""# + event.createdAt.rfc3339
+          + #"","datacontenttype":"application/json","data":"#, event.payload)
+    }
+  }
+
+  private static func join(_ head: String, _ payload: [UInt8]) -> RequestBody {
+    var head = head
+    return head.withUTF8 { head in
+      RequestBody(capacity: head.count + payload.count + 1) { target in
+        target.copyBytes(from: head)
+        UnsafeMutableRawBufferPointer(rebasing: target[head.count...]).copyBytes(from: payload)
+        target[head.count + payload.count] = UInt8(ascii: "}")
+        return head.count + payload.count + 1
+      }
+    }
+  }
+
+  private static func quoted(_ text: String) -> String {
+    // A string always has a JSON form.
+    String(decoding: (try? JSONEncoder().encode(text)) ?? Data(#""""#.utf8), as: UTF8.self)
+  }
+}
+
+extension UUID {
+  /// As PostgreSQL writes it: `01a20c1d-c2f8-7a31-8e38-54d42b9a0a2e`.
+  package var lowercased: String {
+    let digits: StaticString = "0123456789abcdef"
+    return withUnsafeBytes(of: uuid) { bytes in
+      String(unsafeUninitializedCapacity: 36) { text in
+        var at = 0
+        for (index, byte) in bytes.enumerated() {
+          if index == 4 || index == 6 || index == 8 || index == 10 {
+            text[at] = UInt8(ascii: "-")
+            at += 1
+          }
+          text[at] = digits.utf8Start[Int(byte >> 4)]
+          text[at + 1] = digits.utf8Start[Int(byte & 15)]
+          at += 2
+        }
+        return 36
+      }
+    }
+  }
+}
+
+extension Timestamp {
+  /// RFC 3339 in UTC with microseconds: `2026-11-24T05:53:26.776655Z`.
+  package var rfc3339: String {
+    let microseconds = microsecondsSince1970
+    let days = microseconds.dividedFloor(by: 86_400_000_000)
+    var rest = microseconds - days * 86_400_000_000
+    // Days to a date of the proleptic Gregorian calendar, by Howard Hinnant's `civil_from_days`
+    // (https://howardhinnant.github.io/date_algorithms.html): Foundation's formatters take a hundred times as long.
+    let z = days + 719_468
+    let era = z.dividedFloor(by: 146_097)
+    let doe = z - era * 146_097
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100)
+    let mp = (5 * doy + 2) / 153
+    let month = mp < 10 ? mp + 3 : mp - 9
+    let year = yoe + era * 400 + (month <= 2 ? 1 : 0)
+    var text = ""
+    text.reserveCapacity(27)
+    func put(_ value: Int64, _ width: Int) {
+      let digits = String(value)
+      for _ in 0..<max(0, width - digits.utf8.count) { text.append("0") }
+      text.append(digits)
+    }
+    put(year, 4)
+    text.append("-")
+    put(month, 2)
+    text.append("-")
+    put(doy - (153 * mp + 2) / 5 + 1, 2)
+    text.append("T")
+    for (unit, mark) in [(Int64(3_600_000_000), ":"), (60_000_000, ":"), (1_000_000, ".")] {
+      put(rest / unit, 2)
+      text.append(mark)
+      rest %= unit
+    }
+    put(rest, 6)
+    text.append("Z")
+    return text
+  }
+}
+
+extension Int64 {
+  fileprivate func dividedFloor(by divisor: Int64) -> Int64 {
+    self / divisor - (self % divisor < 0 ? 1 : 0)
+  }
+}

@@ -1,0 +1,81 @@
+import DeliveryCore
+import OutboxStore
+import Postgres
+
+extension Desk {
+  /// What intake does next.
+  func nextIntake() -> IntakePlan.Action {
+    let now = now
+    return withState { state in
+      guard state.outcomes.count < limits.unrecorded else {
+        state.intakeAwaitsRoom = true
+        return .waitForRoom(.milliseconds(100))
+      }
+      let action = state.plan.next(state.flight, at: now)
+      if case .waitForRoom = action { state.intakeAwaitsRoom = true }
+      return action
+    }
+  }
+
+  func looked(_ waiting: [(endpoint: Int64, dueIn: Duration)]) {
+    let now = now
+    withState { state in
+      state.plan.looked(waiting, at: now)
+      state.plan.forget(except: state.flight.busyEndpoints, at: now)
+    }
+  }
+
+  /// Notes a cut and returns the deliveries in it.
+  func took(_ cut: Cut?, dispatcher: Int64) -> [Held] {
+    let now = now
+    withState { state in
+      state.plan.cut(events: cut?.events, more: cut?.more ?? false, at: now)
+      guard let cut else { return }
+      state.counters.cuts += 1
+      state.counters.eventsCut += cut.events
+      state.counters.parked += cut.parked
+    }
+    guard let cut else { return [] }
+    return cut.direct.flatMap { direct in
+      direct.endpoints.map {
+        Held(
+          event: direct.event, endpoint: $0, batch: cut.batch, attempts: 0, age: .zero, takenAt: now,
+          dispatcher: dispatcher)
+      }
+    }
+  }
+
+  /// Notes a claim and returns the deliveries in it.
+  func took(_ claimed: [Claimed], asked endpoints: [Int64], slots: [Int], dispatcher: Int64) -> [Held] {
+    let now = now
+    var yields: [Int64: IntakePlan.Yield] = [:]
+    for delivery in claimed {
+      yields[delivery.endpoint, default: .init()].count += 1
+      yields[delivery.endpoint, default: .init()].latestDue = max(
+        yields[delivery.endpoint, default: .init()].latestDue, delivery.dueAt.microsecondsSince2000)
+    }
+    withState { state in
+      state.plan.claimed(yields, asked: endpoints, slots: slots)
+      state.counters.claimed += claimed.count
+    }
+    return claimed.map {
+      Held(
+        event: $0.event, endpoint: $0.endpoint, batch: nil, attempts: $0.attempts, age: $0.age, takenAt: now,
+        dispatcher: dispatcher)
+    }
+  }
+
+  /// Endpoints whose settings we do not have in the version named.
+  func unknown(_ endpoints: [(id: Int64, version: Int64)]) -> [Int64] {
+    withState { state in
+      Set(endpoints.filter { state.endpoints[$0.id]?.version ?? -1 < $0.version }.map(\.id)).sorted()
+    }
+  }
+
+  func learned(_ settings: [EndpointSettings]) {
+    let endpoints = settings.map { Endpoint($0, egress: egress) }
+    withState { state in
+      for endpoint in endpoints { state.endpoints[endpoint.id] = endpoint }
+    }
+  }
+}

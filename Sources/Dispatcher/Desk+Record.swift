@@ -1,0 +1,75 @@
+import DeliveryCore
+import OutboxStore
+
+/// Outcomes on their way into the database.
+struct RecordWork: Sendable {
+  var dispatcher: Int64
+  var outcomes: [Outcome]
+  var finishedBatches: [Int64]
+  /// This very work was sent before, and the reply was lost.
+  var again = false
+}
+
+extension Desk {
+  /// What is to be recorded next; nil if there is nothing, and then the bell rings when there is.
+  func takeOutcomes() -> RecordWork? {
+    withState { state in
+      guard let dispatcher = state.lease?.dispatcher, !state.outcomes.isEmpty else {
+        state.recorderSleeps = true
+        return nil
+      }
+      let count = min(state.outcomes.count, limits.outcomesPerRecord)
+      let taken = Array(state.outcomes.prefix(count))
+      state.outcomes.removeFirst(count)
+      var finished: [Int64] = []
+      for case let batch? in taken.map(\.batch) {
+        state.batches[batch, default: 0] -= 1
+        if state.batches[batch] == 0 { finished.append(batch) }
+      }
+      return RecordWork(dispatcher: dispatcher, outcomes: taken, finishedBatches: finished)
+    }
+  }
+
+  /// The work was committed. Deliveries to endpoints that no longer want any go back untried.
+  func recorded(_ work: RecordWork, _ changes: [EndpointChange]) {
+    let now = now
+    withState { state in
+      state.counters.records += 1
+      for outcome in work.outcomes {
+        if outcome.batch == nil { state.claimed.remove(outcome.delivery) }
+        switch outcome.kind {
+        case .delivered: state.counters.delivered += 1
+        case .failed: state.counters.failed += 1
+        case .returned: state.counters.returned += 1
+        }
+        if outcome.reason != nil { state.counters.dead += 1 }
+        if let delay = outcome.retryIn {
+          state.plan.waits(endpoint: outcome.delivery.endpoint, delay: delay, at: now)
+        }
+      }
+      for batch in work.finishedBatches { state.batches[batch] = nil }
+      for change in changes where change.circuit == "open" || change.state != "enabled" {
+        for held in state.flight.withdraw(endpoint: change.endpoint) {
+          state.outcomes.append(Outcome(held, .returned, tried: false))
+        }
+        // Settings are read again before anything else is sent there.
+        if change.state != "enabled" { state.endpoints[change.endpoint] = nil }
+      }
+    }
+  }
+
+  /// Nothing more is taken in or sent; what is queued goes back untried.
+  func stop() {
+    let wake = withState { state in
+      state.isStopping = true
+      for held in state.flight.withdrawAll() { state.outcomes.append(Outcome(held, .returned, tried: false)) }
+      return takeRecorderWakeUp(&state)
+    }
+    if wake { recordBell.ring() }
+    intakeBell.ring()
+  }
+
+  /// Whether anything is still being sent, or waits to be recorded.
+  var isSending: Bool { withState { !$0.inFlight.isEmpty } }
+  var hasOutcomes: Bool { withState { !$0.outcomes.isEmpty } }
+}

@@ -1,0 +1,203 @@
+import DeliveryCore
+import Foundation
+import HTTPDelivery
+import OutboxStore
+import Synchronization
+
+/// A delivery in memory, between being handed out by the database and its outcome.
+final class Held: Sendable {
+  let event: OutboxEvent
+  let endpoint: Int64
+  /// The batch it was cut in; nil if it was claimed.
+  let batch: Int64?
+  /// Real attempts before this one.
+  let attempts: Int
+  /// The age of the event when we got it, by the database's clock, and when that was by ours.
+  let age: Duration
+  let takenAt: Duration
+  /// Which of our leases it was handed to. Its outcome means nothing under another.
+  let dispatcher: Int64
+
+  init(
+    event: OutboxEvent, endpoint: Int64, batch: Int64?, attempts: Int, age: Duration, takenAt: Duration,
+    dispatcher: Int64
+  ) {
+    self.event = event
+    self.endpoint = endpoint
+    self.batch = batch
+    self.attempts = attempts
+    self.age = age
+    self.takenAt = takenAt
+    self.dispatcher = dispatcher
+  }
+
+  var key: DeliveryKey { DeliveryKey(event: event.id, endpoint: endpoint) }
+}
+
+/// Where the threads of a dispatcher meet: intake lays deliveries down, the HTTP engine takes them up and brings back
+/// results, the recorder takes the outcomes away. Every decision is made by a pure value under one lock, held for
+/// microseconds; signing and building of requests happen outside it.
+final class Desk: Sendable {
+  struct Limits: Sendable {
+    var capacity = 2000
+    var maxInFlight = 1000
+    /// Outcomes that may wait for the recorder before intake pauses.
+    var unrecorded = 10_000
+    var outcomesPerRecord = 2000
+  }
+
+  struct State {
+    var flight: FlightControl<Held>
+    var plan: IntakePlan
+    var endpoints: [Int64: Endpoint] = [:]
+    var inFlight: [UInt64: Held] = [:]
+    var nextTag: UInt64 = 1
+    var outcomes: [Outcome] = []
+    /// Outcomes still missing, per batch; an entry stays until the record that removes the batch is committed.
+    var batches: [Int64: Int] = [:]
+    var claimed: Set<DeliveryKey> = []
+    /// The lease, and until when we may act on it.
+    var lease: (dispatcher: Int64, until: Duration)?
+    var isStopping = false
+    var recorderSleeps = false
+    var intakeAwaitsRoom = false
+    var counters = DispatcherCounters()
+  }
+
+  let limits: Limits
+  let egress: EgressPolicy
+  let intakeBell = Bell()
+  let recordBell = Bell()
+  let leaseBell = Bell()
+  private let state: Mutex<State>
+  private let origin = ContinuousClock.now
+  private let random: @Sendable () -> Double
+
+  init(
+    limits: Limits, egress: EgressPolicy, random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
+  ) {
+    self.limits = limits
+    self.egress = egress
+    self.random = random
+    self.state = Mutex(
+      State(flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight), plan: IntakePlan()))
+  }
+
+  /// Time on this host's monotonic clock. Only differences mean anything.
+  var now: Duration { ContinuousClock.now - origin }
+
+  func withState<Value>(_ body: (inout sending State) -> sending Value) -> sending Value { state.withLock(body) }
+
+  var counters: DispatcherCounters { withState { $0.counters } }
+
+  // MARK: - The HTTP engine's side
+
+  /// A delivery about to be sent.
+  struct Departure {
+    var tag: UInt64
+    var held: Held
+    var endpoint: Endpoint
+  }
+
+  /// Notes results and says what to send next.
+  func complete(_ completions: [HTTPCompletion]) -> [HTTPRequest] {
+    let now = now
+    let (departures, wakeRecorder, wakeIntake) = state.withLock { state in
+      for completion in completions {
+        guard let held = state.inFlight.removeValue(forKey: completion.tag) else { continue }
+        state.flight.finish(endpoint: held.endpoint)
+        state.plan.finished(endpoint: held.endpoint, at: now)
+        guard held.dispatcher == state.lease?.dispatcher else { continue }
+        state.outcomes.append(
+          Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random()))
+      }
+      let departures = depart(&state, now: now)
+      return (departures, takeRecorderWakeUp(&state), takeIntakeWakeUp(&state))
+    }
+    if wakeRecorder { recordBell.ring() }
+    if wakeIntake { intakeBell.ring() }
+    return departures.map(HTTPRequest.init)
+  }
+
+  /// Takes deliveries in and says what to send at once.
+  func accept(_ deliveries: [Held]) -> [HTTPRequest] {
+    let now = now
+    let (departures, wakeRecorder) = state.withLock { state in
+      for held in deliveries where held.dispatcher == state.lease?.dispatcher {
+        if let batch = held.batch { state.batches[batch, default: 0] += 1 } else { state.claimed.insert(held.key) }
+        state.flight.enqueue(
+          held, endpoint: held.endpoint, limit: state.endpoints[held.endpoint]?.maxInFlight ?? 1)
+      }
+      let departures = depart(&state, now: now)
+      return (departures, takeRecorderWakeUp(&state))
+    }
+    if wakeRecorder { recordBell.ring() }
+    return departures.map(HTTPRequest.init)
+  }
+
+  /// Starts again after a pause for want of a lease.
+  func resumeDepartures() -> [HTTPRequest] { accept([]) }
+
+  /// Takes off the queues what may leave now. Nothing leaves without a lease that is certainly ours.
+  private func depart(_ state: inout State, now: Duration) -> [Departure] {
+    guard let lease = state.lease, now < lease.until, !state.isStopping else { return [] }
+    var departures: [Departure] = []
+    while true {
+      let started = state.flight.start()
+      if started.isEmpty { return departures }
+      for held in started {
+        guard let endpoint = state.endpoints[held.endpoint], endpoint.isEnabled else {
+          finishUntried(held, .returned, &state)
+          continue
+        }
+        let age = held.age + (now - held.takenAt)
+        if age > endpoint.policy.maxAge {
+          finishUntried(held, .dead(.expired), &state)
+        } else if let problem = endpoint.problem {
+          state.flight.finish(endpoint: held.endpoint)
+          let verdict = Verdict(
+            .failure, attempt: held.attempts + 1, age: age, policy: endpoint.policy, random: random())
+          state.outcomes.append(Outcome(held, verdict, tried: true, error: problem))
+        } else {
+          let tag = state.nextTag
+          state.nextTag += 1
+          state.inFlight[tag] = held
+          departures.append(Departure(tag: tag, held: held, endpoint: endpoint))
+        }
+      }
+    }
+  }
+
+  private func finishUntried(_ held: Held, _ verdict: Verdict, _ state: inout State) {
+    state.flight.finish(endpoint: held.endpoint)
+    state.outcomes.append(Outcome(held, verdict, tried: false))
+  }
+
+  func takeRecorderWakeUp(_ state: inout State) -> Bool {
+    guard state.recorderSleeps, !state.outcomes.isEmpty else { return false }
+    state.recorderSleeps = false
+    return true
+  }
+
+  private func takeIntakeWakeUp(_ state: inout State) -> Bool {
+    guard state.intakeAwaitsRoom, state.flight.free >= limits.capacity / 4 else { return false }
+    state.intakeAwaitsRoom = false
+    return true
+  }
+}
+
+/// What a dispatcher has done since it started.
+package struct DispatcherCounters: Sendable, Equatable {
+  package var cuts = 0
+  package var eventsCut = 0
+  package var parked = 0
+  package var claimed = 0
+  package var delivered = 0
+  package var failed = 0
+  package var dead = 0
+  package var returned = 0
+  package var records = 0
+  package var recovered = 0
+  package var leasesLost = 0
+  package init() {}
+}

@@ -1,0 +1,74 @@
+import DeliveryCore
+import Foundation
+import HTTPDelivery
+import OutboxStore
+
+extension Outcome {
+  /// What a completed exchange means for the delivery.
+  init(_ held: Held, _ completion: HTTPCompletion, policy: RetryPolicy?, now: Duration, random: Double) {
+    let result: AttemptResult
+    var error: String?
+    switch completion.outcome {
+    case .response(let status):
+      result = .response(status: status, retryAfter: completion.retryAfter?.duration)
+      if !(200..<300).contains(status) { error = "the endpoint answered \(status)" }
+    case .failure(let failure) where failure.kind == .aborted:
+      result = .untried
+    case .failure(let failure):
+      result = .failure
+      error = failure.description
+    }
+    let verdict = Verdict(
+      result, attempt: held.attempts + 1, age: held.age + (now - held.takenAt), policy: policy ?? RetryPolicy(),
+      random: random)
+    self.init(held, verdict, tried: result != .untried, error: error)
+    if case .response(let status) = completion.outcome { self.status = status }
+    duration = completion.duration
+    if kind == .failed, !completion.excerpt.isEmpty { response = completion.excerpt.excerptText }
+  }
+
+  init(_ held: Held, _ verdict: Verdict, tried: Bool, error: String? = nil) {
+    let kind: Kind = verdict == .delivered ? .delivered : tried ? .failed : .returned
+    self.init(
+      delivery: held.key, batch: held.batch, kind: kind, attempt: tried ? held.attempts + 1 : held.attempts)
+    switch verdict {
+    case .delivered: break
+    case .retry(let delay): retryIn = delay
+    case .returned: retryIn = .zero
+    case .dead(let reason): self.reason = reason.rawValue
+    }
+    self.error = error
+  }
+}
+
+extension RetryAfter {
+  /// From now. A date is held against this host's clock; the result is bounded by the caller.
+  fileprivate var duration: Duration {
+    switch self {
+    case .seconds(let seconds): .seconds(max(0, seconds))
+    case .date(let unixSeconds): .seconds(max(0, unixSeconds - Int(Date().timeIntervalSince1970)))
+    }
+  }
+}
+
+extension [UInt8] {
+  /// As text that PostgreSQL takes: invalid UTF-8 and NUL become U+FFFD.
+  fileprivate var excerptText: String {
+    String(decoding: self, as: UTF8.self).replacing("\0", with: "\u{FFFD}")
+  }
+}
+
+extension HTTPRequest {
+  /// The request of one attempt, signed now.
+  init(_ departure: Desk.Departure) {
+    let (held, endpoint) = (departure.held, departure.endpoint)
+    let body = endpoint.format.body(for: held.event)
+    let id = held.event.id.lowercased
+    let timestamp = Int(time(nil))
+    var headers = endpoint.headerLines
+    headers.append("webhook-id: \(id)")
+    headers.append("webhook-timestamp: \(timestamp)")
+    headers.append("webhook-signature: \(endpoint.signer.signature(id: id, timestamp: timestamp, body: body.bytes))")
+    self.init(tag: departure.tag, url: endpoint.url, headers: headers, body: body, timeout: endpoint.timeout)
+  }
+}

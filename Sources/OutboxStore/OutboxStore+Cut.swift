@@ -1,0 +1,66 @@
+import Foundation
+import Postgres
+
+/// What names a delivery: an event and an endpoint.
+package struct DeliveryKey: Sendable, Hashable {
+  package var event: UUID
+  package var endpoint: Int64
+  package init(event: UUID, endpoint: Int64) {
+    self.event = event
+    self.endpoint = endpoint
+  }
+}
+
+/// What a cut took from the log.
+package struct Cut: Sendable {
+  /// An event that goes straight out, and to whom.
+  package struct Direct: Sendable {
+    package var event: OutboxEvent
+    package var endpoints: [Int64]
+    /// The version of each endpoint's settings, in the order of `endpoints`.
+    package var versions: [Int64]
+  }
+  /// The lease on `direct`; nil if that is empty.
+  package var batch: Int64?
+  package var events: Int
+  /// Pairs of event and endpoint that went to `outbox.delivery`.
+  package var parked: Int
+  /// Whether the log holds more that can be cut at once.
+  package var more: Bool
+  package var direct: [Direct]
+}
+
+extension OutboxStore {
+  /// Takes new events from the log; nil if there is nothing new or another dispatcher is cutting.
+  ///
+  /// - Parameters:
+  ///   - events, direct, perEndpoint, bytes: at most this many events cut, and pairs, pairs of one endpoint, and bytes of
+  ///     payload returned.
+  ///   - busy, slots: endpoints that may get fewer than `perEndpoint`, and how many.
+  package func cut(
+    dispatcher: Int64, events: Int, direct: Int, perEndpoint: Int, bytes: Int, busy: [Int64], slots: [Int]
+  ) throws(PostgresError) -> Cut? {
+    let rows = try connection.query(
+      """
+      SELECT batch_id, events_cut, parked, more, endpoint_ids, endpoint_versions, \
+      event_id, type, tenant, key, created_at, payload FROM outbox.cut($1, $2, $3, $4, $5, $6, $7)
+      """,
+      [
+        .int8(dispatcher), .int4(Int32(clamping: events)), .int4(Int32(clamping: direct)),
+        .int4(Int32(clamping: perEndpoint)), .int8(Int64(bytes)), .int8Array(busy),
+        .int4Array(slots.map { Int32(clamping: $0) }),
+      ])
+    guard rows.count > 0 else { return nil }
+    var cut = Cut(
+      batch: try rows.int64(0, 0), events: Int(try rows.required(rows.int64(0, 1), 1)),
+      parked: Int(try rows.required(rows.int64(0, 2), 2)), more: try rows.required(rows.bool(0, 3), 3), direct: [])
+    cut.direct.reserveCapacity(rows.count - 1)
+    for row in 1..<max(1, rows.count) {
+      cut.direct.append(
+        Cut.Direct(
+          event: try rows.event(row, from: 6), endpoints: try rows.required(rows.int64Array(row, 4), 4),
+          versions: try rows.required(rows.int64Array(row, 5), 5)))
+    }
+    return cut
+  }
+}

@@ -1,0 +1,56 @@
+import Postgres
+
+/// An endpoint's settings, as delivery needs them.
+package struct EndpointSettings: Sendable {
+  package var id: Int64
+  package var version: Int64
+  package var url: String
+  package var state: String
+  package var format: String
+  /// JSON object of header names and values, validated by the database.
+  package var headers: [UInt8]
+  package var timeout: Duration
+  package var firstDelay: Duration
+  package var multiplier: Double
+  package var longestDelay: Duration
+  package var jitter: Double
+  package var maxAttempts: Int
+  package var maxAge: Duration
+  package var maxInFlight: Int
+  /// Secrets valid now, the newest first, one a line in the form of Standard Webhooks. Never logged.
+  package var secrets: [String]
+}
+
+extension OutboxStore {
+  /// Settings and secrets of the endpoints named; those that do not exist are left out.
+  package func endpoints(_ ids: [Int64]) throws(PostgresError) -> [EndpointSettings] {
+    let rows = try connection.query(
+      """
+      SELECT e.id, e.version, e.url, e.state, e.format, e.headers,
+        (extract(epoch FROM e.timeout) * 1000)::bigint, (extract(epoch FROM e.first_delay) * 1000)::bigint, e.multiplier,
+        (extract(epoch FROM e.longest_delay) * 1000)::bigint, e.jitter, e.max_attempts,
+        (extract(epoch FROM e.max_age) * 1000)::bigint, e.max_in_flight,
+        (SELECT string_agg(s.secret, E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
+         WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp()))
+      FROM outbox.endpoint e WHERE e.id = ANY ($1)
+      """, [.int8Array(ids)])
+    func milliseconds(_ row: Int, _ column: Int) throws(PostgresError) -> Duration {
+      .milliseconds(try rows.required(rows.int64(row, column), column))
+    }
+    var endpoints: [EndpointSettings] = []
+    for row in 0..<rows.count {
+      endpoints.append(
+        EndpointSettings(
+          id: try rows.required(rows.int64(row, 0), 0), version: try rows.required(rows.int64(row, 1), 1),
+          url: try rows.required(rows.string(row, 2), 2), state: try rows.required(rows.string(row, 3), 3),
+          format: try rows.required(rows.string(row, 4), 4), headers: Array(try rows.required(rows.json(row, 5), 5)),
+          timeout: try milliseconds(row, 6), firstDelay: try milliseconds(row, 7),
+          multiplier: try rows.required(rows.double(row, 8), 8), longestDelay: try milliseconds(row, 9),
+          jitter: try rows.required(rows.double(row, 10), 10),
+          maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)), maxAge: try milliseconds(row, 12),
+          maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
+          secrets: rows.string(row, 14)?.split(separator: "\n").map(String.init) ?? []))
+    }
+    return endpoints
+  }
+}

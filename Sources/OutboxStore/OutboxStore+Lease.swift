@@ -1,0 +1,80 @@
+import Postgres
+
+/// SQLSTATEs that schema `outbox` raises.
+package enum OutboxState {
+  /// The lease ran out, and can be renewed if nobody has taken over yet.
+  package static let leaseExpired = "OBX01"
+  /// The lease is gone: another dispatcher has taken over.
+  package static let leaseLost = "OBX02"
+}
+
+extension OutboxStore {
+  /// Registers a dispatcher and returns the id of its lease.
+  package func register(name: String, host: String, pid: Int32, version: String, lease: Duration) throws(PostgresError)
+    -> Int64
+  {
+    let rows = try connection.query(
+      "SELECT outbox.register($1, $2, $3, $4, $5 * interval '1 ms')",
+      [.text(name), .text(host), .int4(pid), .text(version), .int8(lease.milliseconds)])
+    return try rows.required(rows.int64(0, 0), 0)
+  }
+
+  /// Renews the lease; false if it is gone.
+  package func heartbeat(dispatcher: Int64, lease: Duration) throws(PostgresError) -> Bool {
+    let rows = try connection.query(
+      "SELECT outbox.heartbeat($1, $2 * interval '1 ms')", [.int8(dispatcher), .int8(lease.milliseconds)])
+    return try rows.required(rows.bool(0, 0), 0)
+  }
+
+  /// A dispatcher whose lease had run out, and how many deliveries it left behind.
+  package struct Recovered: Sendable {
+    package var dispatcher: Int64
+    package var name: String
+    package var deliveries: Int64
+  }
+
+  /// Takes over from dispatchers whose lease ran out.
+  package func recover() throws(PostgresError) -> [Recovered] {
+    let rows = try connection.query("SELECT dispatcher_id, name, deliveries FROM outbox.recover()")
+    var recovered: [Recovered] = []
+    for row in 0..<rows.count {
+      recovered.append(
+        Recovered(
+          dispatcher: try rows.required(rows.int64(row, 0), 0), name: try rows.required(rows.string(row, 1), 1),
+          deliveries: try rows.required(rows.int64(row, 2), 2)))
+    }
+    return recovered
+  }
+
+  /// After a lost reply: gives back what the server handed to this dispatcher and the dispatcher does not know of.
+  package func resync(dispatcher: Int64, batches: [Int64], claimed: [DeliveryKey]) throws(PostgresError) -> Int64 {
+    let rows = try connection.query(
+      "SELECT outbox.resync($1, $2, $3, $4)",
+      [
+        .int8(dispatcher), .int8Array(batches), .uuidArray(claimed.map(\.event)),
+        .int8Array(claimed.map(\.endpoint)),
+      ])
+    return try rows.required(rows.int64(0, 0), 0)
+  }
+
+  /// Gives everything back and releases the lease.
+  package func release(dispatcher: Int64) throws(PostgresError) -> Int64 {
+    let rows = try connection.query("SELECT outbox.release($1)", [.int8(dispatcher)])
+    return try rows.required(rows.int64(0, 0), 0)
+  }
+
+  /// Why this database must not be dispatched from; nil if it may.
+  package func anchorProblem() throws(PostgresError) -> String? {
+    try connection.query("SELECT outbox.anchor_problem()").string(0, 0)
+  }
+
+  /// Creates and drops partitions, trims. Returns what was done, a line each.
+  package func maintain() throws(PostgresError) -> [String] {
+    let rows = try connection.query("SELECT action, subject FROM outbox.maintain()")
+    return (0..<rows.count).map { "\(rows.string($0, 0) ?? "") \(rows.string($0, 1) ?? "")" }
+  }
+
+  package func stampSubscriptions() throws(PostgresError) {
+    _ = try connection.query("SELECT outbox.stamp_subscriptions()")
+  }
+}
