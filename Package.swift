@@ -17,7 +17,8 @@ let package = Package(
   name: "martlet",
   platforms: [.macOS(.v15)],
   products: [
-    .library(name: "WebhookSignature", targets: ["WebhookSignature"])
+    .executable(name: "martlet", targets: ["martlet"]),
+    .library(name: "WebhookSignature", targets: ["WebhookSignature"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -74,9 +75,25 @@ let package = Package(
     .target(name: "EmbeddedPostgres", swiftSettings: strict),
     // A process for the tests of EmbeddedPostgres to kill.
     .executableTarget(
-      name: "ThrowawayPostgres", dependencies: ["EmbeddedPostgres"], path: "Tests/ThrowawayPostgres",
-      swiftSettings: strict),
+      name: "ThrowawayPostgres",
+      dependencies: ["EmbeddedPostgres"],
+      path: "Tests/ThrowawayPostgres",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "martlet",
+      dependencies: [
+        "Dispatcher", "Receiver", "EmbeddedPostgres",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
+      swiftSettings: strict
+    ),
+    .testTarget(name: "WebhookSignatureTests", dependencies: ["WebhookSignature"], swiftSettings: strict),
+    .testTarget(name: "ReceiverTests", dependencies: ["Receiver", "WebhookSignature"], swiftSettings: strict),
     .testTarget(
-      name: "EmbeddedPostgresTests", dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"], swiftSettings: strict),
+      name: "EmbeddedPostgresTests",
+      dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"],
+      swiftSettings: strict
+    ),
   ]
 )

@@ -50,7 +50,10 @@ package struct IntakePlan {
     let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }.keys.sorted()
     if !claimable.isEmpty {
       return .claim(
-        endpoints: claimable, slots: claimable.map { flight.room(for: $0) }, floors: claimable.map { floors[$0] })
+        endpoints: claimable,
+        slots: claimable.map { flight.room(for: $0) },
+        floors: claimable.map { floors[$0] }
+      )
     }
     if exhausted {
       let pause = min(max((now - lastEvent) / 16, limits.shortestPoll), limits.longestPoll)
@@ -67,7 +70,11 @@ package struct IntakePlan {
     let busy = flight.busyEndpoints.sorted()
     return .cut(
       events: room < limits.eventsPerCut / 2 ? limits.eventsPerCut : min(limits.eventsPerCut, room),
-      direct: flight.free, perEndpoint: flight.free / 2, busy: busy, slots: busy.map { flight.room(for: $0) })
+      direct: flight.free,
+      perEndpoint: flight.free / 2,
+      busy: busy,
+      slots: busy.map { flight.room(for: $0) }
+    )
   }
 
   /// The answer to a look: each endpoint with deliveries waiting, and how long until the first is due.

@@ -11,8 +11,12 @@ package struct RetryPolicy: Sendable, Equatable {
   package var maxAge: Duration
 
   package init(
-    firstDelay: Duration = .seconds(5), multiplier: Double = 3, longestDelay: Duration = .seconds(43_200),
-    jitter: Double = 0.1, maxAttempts: Int = 15, maxAge: Duration = .seconds(604_800)
+    firstDelay: Duration = .seconds(5),
+    multiplier: Double = 3,
+    longestDelay: Duration = .seconds(43_200),
+    jitter: Double = 0.1,
+    maxAttempts: Int = 15,
+    maxAge: Duration = .seconds(604_800)
   ) {
     self.firstDelay = firstDelay
     self.multiplier = multiplier

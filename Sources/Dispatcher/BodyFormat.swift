@@ -26,13 +26,18 @@ enum BodyFormat: String, Sendable {
       return Self.join(#"{"event":""# + event.type + #"","data":"#, event.payload)
     case .standard:
       return Self.join(
-        #"{"type":""# + event.type + #"","timestamp":""# + event.createdAt.rfc3339 + #"","data":"#, event.payload)
+        #"{"type":""# + event.type + #"","timestamp":""# + event.createdAt.rfc3339 + #"","data":"#,
+        event.payload
+      )
     case .cloudevents:
       let subject = event.key.map { #""subject":"# + Self.quoted($0) + "," } ?? ""
       return Self.join(
-        #"{"specversion":"1.0","id":""# + event.id.lowercased + #"","source":"urn:martlet:outbox","type":""# + event.type
+        #"{"specversion":"1.0","id":""# + event.id.lowercased + #"","source":"urn:martlet:outbox","type":""#
+          + event.type
           + #"","# + subject + #""time":""# + event.createdAt.rfc3339
-          + #"","datacontenttype":"application/json","data":"#, event.payload)
+          + #"","datacontenttype":"application/json","data":"#,
+        event.payload
+      )
     }
   }
 

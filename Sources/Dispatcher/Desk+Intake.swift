@@ -39,8 +39,14 @@ extension Desk {
     return cut.direct.flatMap { direct in
       direct.endpoints.map {
         Held(
-          event: direct.event, endpoint: $0, batch: cut.batch, attempts: 0, age: .zero, takenAt: now,
-          dispatcher: dispatcher)
+          event: direct.event,
+          endpoint: $0,
+          batch: cut.batch,
+          attempts: 0,
+          age: .zero,
+          takenAt: now,
+          dispatcher: dispatcher
+        )
       }
     }
   }
@@ -52,7 +58,9 @@ extension Desk {
     for delivery in claimed {
       yields[delivery.endpoint, default: .init()].count += 1
       yields[delivery.endpoint, default: .init()].latestDue = max(
-        yields[delivery.endpoint, default: .init()].latestDue, delivery.dueAt.microsecondsSince2000)
+        yields[delivery.endpoint, default: .init()].latestDue,
+        delivery.dueAt.microsecondsSince2000
+      )
     }
     withState { state in
       state.plan.claimed(yields, asked: endpoints, slots: slots)
@@ -60,8 +68,14 @@ extension Desk {
     }
     return claimed.map {
       Held(
-        event: $0.event, endpoint: $0.endpoint, batch: nil, attempts: $0.attempts, age: $0.age, takenAt: now,
-        dispatcher: dispatcher)
+        event: $0.event,
+        endpoint: $0.endpoint,
+        batch: nil,
+        attempts: $0.attempts,
+        age: $0.age,
+        takenAt: now,
+        dispatcher: dispatcher
+      )
     }
   }
 

@@ -19,7 +19,12 @@ final class Held: Sendable {
   let dispatcher: Int64
 
   init(
-    event: OutboxEvent, endpoint: Int64, batch: Int64?, attempts: Int, age: Duration, takenAt: Duration,
+    event: OutboxEvent,
+    endpoint: Int64,
+    batch: Int64?,
+    attempts: Int,
+    age: Duration,
+    takenAt: Duration,
     dispatcher: Int64
   ) {
     self.event = event
@@ -74,13 +79,16 @@ final class Desk: Sendable {
   private let random: @Sendable () -> Double
 
   init(
-    limits: Limits, egress: EgressPolicy, random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
+    limits: Limits,
+    egress: EgressPolicy,
+    random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
   ) {
     self.limits = limits
     self.egress = egress
     self.random = random
     self.state = Mutex(
-      State(flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight), plan: IntakePlan()))
+      State(flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight), plan: IntakePlan())
+    )
   }
 
   /// Time on this host's monotonic clock. Only differences mean anything.
@@ -109,7 +117,8 @@ final class Desk: Sendable {
         state.plan.finished(endpoint: held.endpoint, at: now)
         guard held.dispatcher == state.lease?.dispatcher else { continue }
         state.outcomes.append(
-          Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random()))
+          Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
+        )
       }
       let departures = depart(&state, now: now)
       return (departures, takeRecorderWakeUp(&state), takeIntakeWakeUp(&state))
@@ -126,7 +135,10 @@ final class Desk: Sendable {
       for held in deliveries where held.dispatcher == state.lease?.dispatcher {
         if let batch = held.batch { state.batches[batch, default: 0] += 1 } else { state.claimed.insert(held.key) }
         state.flight.enqueue(
-          held, endpoint: held.endpoint, limit: state.endpoints[held.endpoint]?.maxInFlight ?? 1)
+          held,
+          endpoint: held.endpoint,
+          limit: state.endpoints[held.endpoint]?.maxInFlight ?? 1
+        )
       }
       let departures = depart(&state, now: now)
       return (departures, takeRecorderWakeUp(&state))
@@ -156,7 +168,12 @@ final class Desk: Sendable {
         } else if let problem = endpoint.problem {
           state.flight.finish(endpoint: held.endpoint)
           let verdict = Verdict(
-            .failure, attempt: held.attempts + 1, age: age, policy: endpoint.policy, random: random())
+            .failure,
+            attempt: held.attempts + 1,
+            age: age,
+            policy: endpoint.policy,
+            random: random()
+          )
           state.outcomes.append(Outcome(held, verdict, tried: true, error: problem))
         } else {
           let tag = state.nextTag

@@ -28,8 +28,13 @@ final class Endpoint: Sendable {
     timeout = settings.timeout
     maxInFlight = settings.maxInFlight
     policy = RetryPolicy(
-      firstDelay: settings.firstDelay, multiplier: settings.multiplier, longestDelay: settings.longestDelay,
-      jitter: settings.jitter, maxAttempts: settings.maxAttempts, maxAge: settings.maxAge)
+      firstDelay: settings.firstDelay,
+      multiplier: settings.multiplier,
+      longestDelay: settings.longestDelay,
+      jitter: settings.jitter,
+      maxAttempts: settings.maxAttempts,
+      maxAge: settings.maxAge
+    )
     var problems: [String] = []
     if BodyFormat(rawValue: settings.format) == nil {
       problems.append("the format \"\(settings.format)\" is unknown to this version of martlet")

@@ -19,8 +19,12 @@ extension Outcome {
       error = failure.description
     }
     let verdict = Verdict(
-      result, attempt: held.attempts + 1, age: held.age + (now - held.takenAt), policy: policy ?? RetryPolicy(),
-      random: random)
+      result,
+      attempt: held.attempts + 1,
+      age: held.age + (now - held.takenAt),
+      policy: policy ?? RetryPolicy(),
+      random: random
+    )
     self.init(held, verdict, tried: result != .untried, error: error)
     if case .response(let status) = completion.outcome { self.status = status }
     duration = completion.duration
@@ -30,7 +34,11 @@ extension Outcome {
   init(_ held: Held, _ verdict: Verdict, tried: Bool, error: String? = nil) {
     let kind: Kind = verdict == .delivered ? .delivered : tried ? .failed : .returned
     self.init(
-      delivery: held.key, batch: held.batch, kind: kind, attempt: tried ? held.attempts + 1 : held.attempts)
+      delivery: held.key,
+      batch: held.batch,
+      kind: kind,
+      attempt: tried ? held.attempts + 1 : held.attempts
+    )
     switch verdict {
     case .delivered: break
     case .retry(let delay): retryIn = delay

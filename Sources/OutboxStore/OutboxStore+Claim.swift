@@ -19,7 +19,8 @@ extension OutboxStore {
     var waiting: [(endpoint: Int64, dueIn: Duration)] = []
     for row in 0..<rows.count {
       waiting.append(
-        (try rows.required(rows.int64(row, 0), 0), .milliseconds(try rows.required(rows.int64(row, 1), 1))))
+        (try rows.required(rows.int64(row, 0), 0), .milliseconds(try rows.required(rows.int64(row, 1), 1)))
+      )
     }
     return waiting
   }
@@ -36,16 +37,21 @@ extension OutboxStore {
       [
         .int8(dispatcher), .int8Array(endpoints), .int4Array(slots.map { Int32(clamping: $0) }),
         .timestampArray(floors),
-      ])
+      ]
+    )
     var claimed: [Claimed] = []
     claimed.reserveCapacity(rows.count)
     for row in 0..<rows.count {
       claimed.append(
         Claimed(
-          event: try rows.event(row, from: 5), endpoint: try rows.required(rows.int64(row, 0), 0),
-          version: try rows.required(rows.int64(row, 1), 1), attempts: Int(try rows.required(rows.int64(row, 2), 2)),
+          event: try rows.event(row, from: 5),
+          endpoint: try rows.required(rows.int64(row, 0), 0),
+          version: try rows.required(rows.int64(row, 1), 1),
+          attempts: Int(try rows.required(rows.int64(row, 2), 2)),
           dueAt: try rows.required(rows.timestamp(row, 3), 3),
-          age: .milliseconds(try rows.required(rows.int64(row, 4), 4))))
+          age: .milliseconds(try rows.required(rows.int64(row, 4), 4))
+        )
+      )
     }
     return claimed
   }

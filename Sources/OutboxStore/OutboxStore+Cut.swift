@@ -38,7 +38,13 @@ extension OutboxStore {
   ///     payload returned.
   ///   - busy, slots: endpoints that may get fewer than `perEndpoint`, and how many.
   package func cut(
-    dispatcher: Int64, events: Int, direct: Int, perEndpoint: Int, bytes: Int, busy: [Int64], slots: [Int]
+    dispatcher: Int64,
+    events: Int,
+    direct: Int,
+    perEndpoint: Int,
+    bytes: Int,
+    busy: [Int64],
+    slots: [Int]
   ) throws(PostgresError) -> Cut? {
     let rows = try connection.query(
       """
@@ -49,17 +55,25 @@ extension OutboxStore {
         .int8(dispatcher), .int4(Int32(clamping: events)), .int4(Int32(clamping: direct)),
         .int4(Int32(clamping: perEndpoint)), .int8(Int64(bytes)), .int8Array(busy),
         .int4Array(slots.map { Int32(clamping: $0) }),
-      ])
+      ]
+    )
     guard rows.count > 0 else { return nil }
     var cut = Cut(
-      batch: try rows.int64(0, 0), events: Int(try rows.required(rows.int64(0, 1), 1)),
-      parked: Int(try rows.required(rows.int64(0, 2), 2)), more: try rows.required(rows.bool(0, 3), 3), direct: [])
+      batch: try rows.int64(0, 0),
+      events: Int(try rows.required(rows.int64(0, 1), 1)),
+      parked: Int(try rows.required(rows.int64(0, 2), 2)),
+      more: try rows.required(rows.bool(0, 3), 3),
+      direct: []
+    )
     cut.direct.reserveCapacity(rows.count - 1)
     for row in 1..<max(1, rows.count) {
       cut.direct.append(
         Cut.Direct(
-          event: try rows.event(row, from: 6), endpoints: try rows.required(rows.int64Array(row, 4), 4),
-          versions: try rows.required(rows.int64Array(row, 5), 5)))
+          event: try rows.event(row, from: 6),
+          endpoints: try rows.required(rows.int64Array(row, 4), 4),
+          versions: try rows.required(rows.int64Array(row, 5), 5)
+        )
+      )
     }
     return cut
   }

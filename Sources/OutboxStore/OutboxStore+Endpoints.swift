@@ -33,7 +33,9 @@ extension OutboxStore {
         (SELECT string_agg(s.secret, E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
          WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp()))
       FROM outbox.endpoint e WHERE e.id = ANY ($1)
-      """, [.int8Array(ids)])
+      """,
+      [.int8Array(ids)]
+    )
     func milliseconds(_ row: Int, _ column: Int) throws(PostgresError) -> Duration {
       .milliseconds(try rows.required(rows.int64(row, column), column))
     }
@@ -41,15 +43,23 @@ extension OutboxStore {
     for row in 0..<rows.count {
       endpoints.append(
         EndpointSettings(
-          id: try rows.required(rows.int64(row, 0), 0), version: try rows.required(rows.int64(row, 1), 1),
-          url: try rows.required(rows.string(row, 2), 2), state: try rows.required(rows.string(row, 3), 3),
-          format: try rows.required(rows.string(row, 4), 4), headers: Array(try rows.required(rows.json(row, 5), 5)),
-          timeout: try milliseconds(row, 6), firstDelay: try milliseconds(row, 7),
-          multiplier: try rows.required(rows.double(row, 8), 8), longestDelay: try milliseconds(row, 9),
+          id: try rows.required(rows.int64(row, 0), 0),
+          version: try rows.required(rows.int64(row, 1), 1),
+          url: try rows.required(rows.string(row, 2), 2),
+          state: try rows.required(rows.string(row, 3), 3),
+          format: try rows.required(rows.string(row, 4), 4),
+          headers: Array(try rows.required(rows.json(row, 5), 5)),
+          timeout: try milliseconds(row, 6),
+          firstDelay: try milliseconds(row, 7),
+          multiplier: try rows.required(rows.double(row, 8), 8),
+          longestDelay: try milliseconds(row, 9),
           jitter: try rows.required(rows.double(row, 10), 10),
-          maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)), maxAge: try milliseconds(row, 12),
+          maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)),
+          maxAge: try milliseconds(row, 12),
           maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
-          secrets: rows.string(row, 14)?.split(separator: "\n").map(String.init) ?? []))
+          secrets: rows.string(row, 14)?.split(separator: "\n").map(String.init) ?? []
+        )
+      )
     }
     return endpoints
   }

@@ -15,14 +15,17 @@ extension OutboxStore {
   {
     let rows = try connection.query(
       "SELECT outbox.register($1, $2, $3, $4, $5 * interval '1 ms')",
-      [.text(name), .text(host), .int4(pid), .text(version), .int8(lease.milliseconds)])
+      [.text(name), .text(host), .int4(pid), .text(version), .int8(lease.milliseconds)]
+    )
     return try rows.required(rows.int64(0, 0), 0)
   }
 
   /// Renews the lease; false if it is gone.
   package func heartbeat(dispatcher: Int64, lease: Duration) throws(PostgresError) -> Bool {
     let rows = try connection.query(
-      "SELECT outbox.heartbeat($1, $2 * interval '1 ms')", [.int8(dispatcher), .int8(lease.milliseconds)])
+      "SELECT outbox.heartbeat($1, $2 * interval '1 ms')",
+      [.int8(dispatcher), .int8(lease.milliseconds)]
+    )
     return try rows.required(rows.bool(0, 0), 0)
   }
 
@@ -40,8 +43,11 @@ extension OutboxStore {
     for row in 0..<rows.count {
       recovered.append(
         Recovered(
-          dispatcher: try rows.required(rows.int64(row, 0), 0), name: try rows.required(rows.string(row, 1), 1),
-          deliveries: try rows.required(rows.int64(row, 2), 2)))
+          dispatcher: try rows.required(rows.int64(row, 0), 0),
+          name: try rows.required(rows.string(row, 1), 1),
+          deliveries: try rows.required(rows.int64(row, 2), 2)
+        )
+      )
     }
     return recovered
   }
@@ -53,7 +59,8 @@ extension OutboxStore {
       [
         .int8(dispatcher), .int8Array(batches), .uuidArray(claimed.map(\.event)),
         .int8Array(claimed.map(\.endpoint)),
-      ])
+      ]
+    )
     return try rows.required(rows.int64(0, 0), 0)
   }
 

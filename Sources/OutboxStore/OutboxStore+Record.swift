@@ -68,13 +68,17 @@ extension OutboxStore {
         unlessDelivered { .textArray($0.map(\.reason)) },
         .int8Array(finishedBatches),
         .bool(again),
-      ])
+      ]
+    )
     var changes: [EndpointChange] = []
     for row in 0..<rows.count {
       changes.append(
         EndpointChange(
-          endpoint: try rows.required(rows.int64(row, 0), 0), circuit: try rows.required(rows.string(row, 1), 1),
-          state: try rows.required(rows.string(row, 2), 2)))
+          endpoint: try rows.required(rows.int64(row, 0), 0),
+          circuit: try rows.required(rows.string(row, 1), 1),
+          state: try rows.required(rows.string(row, 2), 2)
+        )
+      )
     }
     return changes
   }

@@ -19,7 +19,8 @@ package struct OutboxEvent: Sendable {
   /// JSON text, UTF-8.
   package var payload: [UInt8]
 
-  package init(id: UUID, type: String, tenant: String = "", key: String? = nil, createdAt: Timestamp, payload: [UInt8]) {
+  package init(id: UUID, type: String, tenant: String = "", key: String? = nil, createdAt: Timestamp, payload: [UInt8])
+  {
     self.id = id
     self.type = type
     self.tenant = tenant
@@ -33,9 +34,12 @@ extension ResultSet {
   /// Reads the columns id, type, tenant, key, created_at, payload that begin at `column`.
   func event(_ row: Int, from column: Int) throws(PostgresError) -> OutboxEvent {
     OutboxEvent(
-      id: try required(uuid(row, column), column), type: try required(string(row, column + 1), column + 1),
-      tenant: try required(string(row, column + 2), column + 2), key: string(row, column + 3),
+      id: try required(uuid(row, column), column),
+      type: try required(string(row, column + 1), column + 1),
+      tenant: try required(string(row, column + 2), column + 2),
+      key: string(row, column + 3),
       createdAt: try required(timestamp(row, column + 4), column + 4),
-      payload: Array(try required(json(row, column + 5), column + 5)))
+      payload: Array(try required(json(row, column + 5), column + 5))
+    )
   }
 }

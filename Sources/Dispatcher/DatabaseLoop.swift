@@ -1,0 +1,56 @@
+import Logging
+import OutboxStore
+import Postgres
+
+/// What the three threads that talk to the database have in common: a session of their own, and calm when it fails.
+///
+/// PostgreSQL going away is normal. It is logged once when it goes and once when it is back; in between a connection is
+/// tried at growing intervals.
+final class DatabaseLoop {
+  private let connect: () throws(PostgresError) -> Connection
+  private let logger: Logger
+  private let bell: Bell
+  private var failures = 0
+
+  init(connect: @escaping () throws(PostgresError) -> Connection, bell: Bell, logger: Logger) {
+    self.connect = connect
+    self.bell = bell
+    self.logger = logger
+  }
+
+  enum Step<Value> {
+    case done(Value)
+    /// The lease ran out and can still be renewed, or is gone.
+    case unleased(lost: Bool)
+    /// It failed, and we have waited a little. `unknown`: it may have been committed all the same.
+    case failed(unknown: Bool)
+  }
+
+  /// Makes one step. Throws only what trying again cannot mend.
+  func step<Value>(_ body: (OutboxStore) throws(PostgresError) -> Value) throws(PostgresError) -> Step<Value> {
+    var connected = false
+    do {
+      let connection = try connect()
+      connected = true
+      let value = try body(OutboxStore(connection))
+      if failures > 0 {
+        logger.notice("the database answers again", metadata: ["failures": "\(failures)"])
+        failures = 0
+      }
+      return .done(value)
+    } catch {
+      switch error.sqlState {
+      case OutboxState.leaseExpired: return .unleased(lost: false)
+      case OutboxState.leaseLost: return .unleased(lost: true)
+      default: break
+      }
+      guard connected == false || error.remedy != .giveUp else { throw error }
+      failures += 1
+      if failures == 1 {
+        logger.warning("the database does not answer as it should; trying again", metadata: ["error": "\(error)"])
+      }
+      bell.wait(upTo: min(.milliseconds(50) * (1 << min(failures - 1, 6)), .seconds(2)))
+      return .failed(unknown: connected && error.remedy == .reconnect)
+    }
+  }
+}

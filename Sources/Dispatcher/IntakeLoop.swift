@@ -1,0 +1,94 @@
+import DeliveryCore
+import HTTPDelivery
+import Logging
+import OutboxStore
+import Postgres
+
+/// Takes new events and waiting deliveries out of the database and sets them off. One thread, one connection: what it was
+/// handed and what it knows can thus be compared when a reply was lost.
+struct IntakeLoop {
+  let desk: Desk
+  let engine: HTTPEngine
+  let stop: StopSignal
+  let logger: Logger
+
+  func run(_ database: DatabaseLoop) throws(PostgresError) {
+    var mustResync = false
+    while !stop.isSet {
+      guard let dispatcher = desk.dispatcher else {
+        mustResync = false
+        desk.intakeBell.wait(upTo: .milliseconds(200))
+        continue
+      }
+      let step =
+        mustResync ? try resync(dispatcher, database) : try perform(desk.nextIntake(), dispatcher, database)
+      switch step {
+      case .done: mustResync = false
+      case .unleased(lost: true): desk.lost(dispatcher)
+      case .unleased(lost: false):
+        desk.leaseBell.ring()
+        desk.intakeBell.wait(upTo: .milliseconds(50))
+      case .failed(let unknown): mustResync = mustResync || unknown
+      }
+    }
+  }
+
+  private func perform(_ action: IntakePlan.Action, _ dispatcher: Int64, _ database: DatabaseLoop)
+    throws(PostgresError) -> DatabaseLoop.Step<Void>
+  {
+    switch action {
+    case .wait(let duration), .waitForRoom(let duration):
+      desk.intakeBell.wait(upTo: duration)
+      return .done(())
+    case .look:
+      return try database.step { store throws(PostgresError) in desk.looked(try store.waiting()) }
+    case .claim(let endpoints, let slots, let floors):
+      return try database.step { store throws(PostgresError) in
+        let claimed = try store.claim(
+          dispatcher: dispatcher,
+          endpoints: endpoints,
+          slots: slots,
+          floors: floors.map { $0.map(Timestamp.init(microsecondsSince2000:)) }
+        )
+        let held = desk.took(claimed, asked: endpoints, slots: slots, dispatcher: dispatcher)
+        try send(held, versions: claimed.map { ($0.endpoint, $0.version) }, store)
+      }
+    case .cut(let events, let direct, let perEndpoint, let busy, let slots):
+      return try database.step { store throws(PostgresError) in
+        let cut = try store.cut(
+          dispatcher: dispatcher,
+          events: events,
+          direct: direct,
+          perEndpoint: perEndpoint,
+          bytes: IntakePlan.Limits().bytesPerCut,
+          busy: busy,
+          slots: slots
+        )
+        let held = desk.took(cut, dispatcher: dispatcher)
+        guard let cut else { return }
+        try send(held, versions: cut.direct.flatMap { Array(zip($0.endpoints, $0.versions)) }, store)
+      }
+    }
+  }
+
+  /// If the settings cannot be read now, the deliveries are laid down all the same: they were handed to us, and go back
+  /// untried from there.
+  private func send(_ held: [Held], versions: [(Int64, Int64)], _ store: OutboxStore) throws(PostgresError) {
+    defer { engine.submit(desk.accept(held)) }
+    let unknown = desk.unknown(versions.map { (id: $0.0, version: $0.1) })
+    if !unknown.isEmpty { desk.learned(try store.endpoints(unknown)) }
+  }
+
+  private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) throws(PostgresError) -> DatabaseLoop.Step<Void> {
+    let known = desk.known()
+    return try database.step { store throws(PostgresError) in
+      let given = try store.resync(dispatcher: dispatcher, batches: known.batches, claimed: known.claimed)
+      if given > 0 {
+        logger.notice(
+          "gave back deliveries whose hand-over was lost with the connection",
+          metadata: ["count": "\(given)"]
+        )
+      }
+    }
+  }
+}

@@ -1,0 +1,83 @@
+import ArgumentParser
+import Dispatcher
+import Foundation
+import HTTPDelivery
+import Logging
+import Postgres
+import ServiceLifecycle
+
+struct DispatchCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "dispatch",
+    abstract: "Deliver committed events until stopped (SIGTERM or SIGINT).",
+    discussion: """
+      Run as many as you like, on any hosts; they share the work and take over from each other. Logs go to standard \
+      error. On SIGTERM it finishes what is in flight, gives the rest back and exits with 0. The role needs \
+      outbox_dispatcher.
+      """
+  )
+
+  @OptionGroup var database: DatabaseOptions
+  @OptionGroup var egress: EgressOptions
+  @Option(help: "Shown in outbox.dispatcher. Default: host name and process id.") var name: String?
+  @Option(help: "Deliveries in flight at most, over all endpoints.") var maxInFlight = 1000
+  @Option(help: "Seconds after its last sign of life until others take over.") var lease = 15
+  @Option(help: "Seconds a shutdown waits for deliveries in flight.") var grace = 20
+  @Option(help: "Seconds between runs of the reconciler, whose findings are logged; 0: never.") var reconcileEvery = 300
+  @Option(
+    help: ArgumentHelp("Trust the certificate authorities in this PEM file instead of the system's.", valueName: "file")
+  )
+  var caFile: String?
+  @Flag(help: "Wait for the disk with every cut and record. Without it a crash of PostgreSQL may cause redeliveries.")
+  var synchronousCommit = false
+  @Option(help: "trace, debug, info, notice, warning or error.") var logLevel: Logger.Level = .info
+
+  func validate() throws {
+    guard (1...100_000).contains(maxInFlight) else { throw ValidationError("--max-in-flight must be 1 to 100000.") }
+    guard (3...3600).contains(lease) else { throw ValidationError("--lease must be 3 to 3600 seconds.") }
+    guard (0...3600).contains(grace) else { throw ValidationError("--grace must be 0 to 3600 seconds.") }
+    guard reconcileEvery >= 0 else { throw ValidationError("--reconcile-every must not be negative.") }
+    if let caFile, !FileManager.default.isReadableFile(atPath: caFile) {
+      throw ValidationError("--ca-file \(caFile): there is no such readable file.")
+    }
+    _ = try egress.policy()
+  }
+
+  func run() async throws {
+    var logger = Logger(label: "martlet") { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = logLevel
+    var http = HTTPEngineConfiguration(egress: try egress.policy(), userAgent: "Martlet/\(martletVersion)")
+    http.caFile = caFile
+    http.maxConnections = maxInFlight
+    let host = ProcessInfo.processInfo
+    var configuration = DispatcherConfiguration(
+      database: database.configuration(applicationName: "martlet"),
+      name: name ?? "\(host.hostName):\(host.processIdentifier)",
+      http: http
+    )
+    configuration.maxInFlight = maxInFlight
+    configuration.capacity = 2 * maxInFlight
+    configuration.lease = .seconds(lease)
+    configuration.gracePeriod = .seconds(grace)
+    configuration.synchronousCommit = synchronousCommit
+    var services: [any Service] = [Dispatcher(configuration, logger: logger)]
+    if reconcileEvery > 0 {
+      services.append(
+        ReconcilerService(database: configuration.database, every: .seconds(reconcileEvery), logger: logger)
+      )
+    }
+    do {
+      try await ServiceGroup(
+        configuration: .init(
+          services: services.map { .init(service: $0) },
+          gracefulShutdownSignals: [.sigterm, .sigint],
+          logger: logger
+        )
+      ).run()
+    } catch let error as PostgresError {
+      throw CommandFailure(error)
+    }
+  }
+}
+
+extension Logger.Level: @retroactive ExpressibleByArgument {}

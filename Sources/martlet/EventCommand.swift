@@ -1,0 +1,90 @@
+import ArgumentParser
+import Foundation
+import OutboxStore
+import Postgres
+
+struct EventCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "event",
+    abstract: "Publish an event by hand, or show what became of one.",
+    subcommands: [Publish.self, Show.self]
+  )
+
+  struct Publish: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Publish one event and print its id.",
+      discussion:
+        "Applications publish in SQL, in their own transaction: SELECT outbox.publish('order.created', '{…}');"
+    )
+    @OptionGroup var database: DatabaseOptions
+    @Argument(help: "The event's type: order.created") var type: String
+    @Argument(help: "The payload, as JSON; - reads it from standard input.") var payload: String
+    @Option(help: "For ordered endpoints: events with the same key arrive in order.") var key: String?
+    @Option(help: "The tenant it belongs to.") var tenant = ""
+    @Option(help: "A JSON object of your own.") var metadata = "{}"
+
+    func run() async throws {
+      var text = payload
+      if text == "-" { text = String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) }
+      let parameters: [Parameter] = [.text(type), .jsonb(text), .text(key), .text(tenant), .jsonb(metadata)]
+      // No check of the schema's version: a publisher may not read it, and needs not.
+      let id = try await database.withStore(requiresSchema: false) { store in
+        do {
+          let rows = try store.connection.query("SELECT outbox.publish($1, $2, $3, $4, $5)", parameters)
+          return try rows.required(rows.uuid(0, 0), 0)
+        } catch let error as PostgresError {
+          throw CommandFailure(publishing: error)
+        }
+      }
+      print(id.uuidString.lowercased())
+    }
+  }
+
+  struct Show: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "What became of an event: per endpoint, and every attempt."
+    )
+    @OptionGroup var database: DatabaseOptions
+    @OptionGroup var output: OutputOptions
+    @Argument(help: "The event's id.") var id: String
+    func validate() throws {
+      guard UUID(uuidString: id) != nil else { throw ValidationError("\(id) is not an event's id (a UUID).") }
+    }
+    func run() async throws {
+      try await database.withStore { [output, id] store in
+        let event = Parameter.uuid(UUID(uuidString: id))
+        do {
+          if !output.json {
+            try output.print(
+              "SELECT id, type, tenant, key, created_at, length(payload::text) AS bytes FROM outbox.event WHERE id = $1",
+              [event],
+              from: store,
+              empty: "The event has expired; a dead letter is left of it."
+            )
+            print("")
+          }
+          try output.print(
+            "SELECT * FROM outbox.explain($1)",
+            [event],
+            from: store,
+            empty: "No endpoint was subscribed to it."
+          )
+        } catch let error as PostgresError where error.sqlState == "P0002" {
+          throw CommandFailure("There is no event \(id): it was never committed, or is older than the log's retention.")
+        }
+      }
+    }
+  }
+}
+
+extension CommandFailure {
+  /// The constraints of the log say what they want in their names.
+  fileprivate init(publishing error: PostgresError) {
+    switch error.sqlState {
+    case "23514": self.init("The event was refused: \(error.message).")
+    case "3F000", "42P01", "42883": self.init("This database has no outbox. Run `martlet migrate` first.")
+    case "22P02", "22P05", "22021": self.init("The payload was refused: \(error.message). \(error.detail ?? "")")
+    default: self.init(error)
+    }
+  }
+}

@@ -1,0 +1,27 @@
+import ArgumentParser
+import Dispatcher
+
+@main
+struct Martlet: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "martlet",
+    abstract: "A transactional outbox and webhook delivery engine for PostgreSQL.",
+    discussion: """
+      An application inserts events in the same transaction as its data; martlet delivers every committed one to every \
+      subscribed endpoint, signed, retried, and dead-lettered if it cannot be delivered.
+
+        martlet migrate                          create or update schema "outbox"
+        martlet endpoint add https://…           say where to deliver
+        martlet dispatch                         deliver, until stopped
+        INSERT INTO outbox.event (type, payload) VALUES ('order.created', '{"id": 1}');
+
+      Exit status: 0 success; 1 it failed, or (reconcile) there are findings; 2 (reconcile) it could not be checked; \
+      64 the command line is wrong.
+      """,
+    version: martletVersion,
+    subcommands: [
+      MigrateCommand.self, DispatchCommand.self, ReconcileCommand.self, EndpointCommand.self, EventCommand.self,
+      DeadCommand.self, ReceiveCommand.self,
+    ]
+  )
+}

@@ -1,0 +1,43 @@
+import ArgumentParser
+import Foundation
+import OutboxStore
+
+struct ReconcileCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "reconcile",
+    abstract: "Prove that nothing went missing, and say what is stuck or failing.",
+    discussion: """
+      Exit status: 0 healthy, 1 there are findings, 2 it could not be checked (which is not health). \
+      The same in SQL: SELECT * FROM outbox.reconcile();
+      """
+  )
+
+  @OptionGroup var database: DatabaseOptions
+  @OptionGroup var output: OutputOptions
+
+  func run() async throws {
+    let findings: [Finding]
+    do {
+      findings = try await database.withStore { try $0.reconcile() }
+    } catch {
+      if output.json {
+        print(String(decoding: try JSONEncoder().encode(["could_not_check": "\(error)"]), as: UTF8.self))
+      }
+      "Could not check: \(error)".printToStandardError()
+      throw ExitCode(2)
+    }
+    if output.json {
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+      print(String(decoding: try encoder.encode(findings), as: UTF8.self))
+    } else {
+      for finding in findings {
+        print("\(finding.severity.rawValue.uppercased()): \(finding.finding): \(finding.subject)")
+        print("  \(finding.detail)")
+        if let remedy = finding.remedy { print("  → \(remedy)") }
+      }
+    }
+    if findings.contains(where: { $0.severity == .unchecked }) { throw ExitCode(2) }
+    if findings.contains(where: { $0.severity == .critical || $0.severity == .warning }) { throw ExitCode(1) }
+  }
+}
