@@ -191,8 +191,12 @@ CREATE TABLE outbox.dispatcher (
 ) WITH (fillfactor = 50);
 
 -- A lease on direct deliveries: what one cut handed to one dispatcher. Written at the cut, removed with its last outcome.
+-- Its id is not from a sequence: cuts are committed asynchronously, a crash may take back what a sequence gave out, and a
+-- dispatcher that outlives the crash must not take a new batch for the one it remembers. Microseconds and three random
+-- digits, one cut at a time: never twice.
 CREATE TABLE outbox.batch (
-  id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id            bigint PRIMARY KEY
+                DEFAULT (date_part('epoch', clock_timestamp()) * 1000000)::bigint * 1000 + (random() * 999)::int,
   dispatcher_id bigint NOT NULL,
   event_ids     uuid[] NOT NULL,
   endpoint_ids  bigint[] NOT NULL,

@@ -19,8 +19,10 @@ final class Endpoint: Sendable {
   let headerLines: [String]
   /// Why nothing can be sent to it, in words; nil if it can.
   let problem: String?
+  let learnedAt: Duration
 
-  init(_ settings: EndpointSettings, egress: EgressPolicy) {
+  init(_ settings: EndpointSettings, egress: EgressPolicy, learnedAt: Duration) {
+    self.learnedAt = learnedAt
     id = settings.id
     version = settings.version
     url = settings.url

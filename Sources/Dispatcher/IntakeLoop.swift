@@ -41,7 +41,11 @@ struct IntakeLoop {
       desk.intakeBell.wait(upTo: duration)
       return .done(())
     case .look:
-      return try database.step { store throws(PostgresError) in desk.looked(try store.waiting()) }
+      return try database.step { store throws(PostgresError) in
+        desk.looked(try store.waiting())
+        let busy = desk.busyEndpoints()
+        if !busy.isEmpty { try learn(try store.changed(since: busy), store) }
+      }
     case .claim(let endpoints, let slots, let floors):
       return try database.step { store throws(PostgresError) in
         let claimed = try store.claim(
@@ -75,8 +79,11 @@ struct IntakeLoop {
   /// untried from there.
   private func send(_ held: [Held], versions: [(Int64, Int64)], _ store: OutboxStore) throws(PostgresError) {
     defer { engine.submit(desk.accept(held)) }
-    let unknown = desk.unknown(versions.map { (id: $0.0, version: $0.1) })
-    if !unknown.isEmpty { desk.learned(try store.endpoints(unknown)) }
+    try learn(desk.unknown(versions.map { (id: $0.0, version: $0.1) }), store)
+  }
+
+  private func learn(_ endpoints: [Int64], _ store: OutboxStore) throws(PostgresError) {
+    if !endpoints.isEmpty { desk.learned(try store.endpoints(endpoints), asked: endpoints) }
   }
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) throws(PostgresError) -> DatabaseLoop.Step<Void> {

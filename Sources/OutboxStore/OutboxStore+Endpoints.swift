@@ -22,6 +22,20 @@ package struct EndpointSettings: Sendable {
 }
 
 extension OutboxStore {
+  /// Which of the endpoints have other settings by now than in the version named, or are gone.
+  package func changed(since known: [(id: Int64, version: Int64)]) throws(PostgresError) -> [Int64] {
+    let rows = try connection.query(
+      """
+      SELECT k.id FROM unnest($1::bigint[], $2::bigint[]) k(id, version)
+      LEFT JOIN outbox.endpoint e ON e.id = k.id WHERE e.version IS DISTINCT FROM k.version
+      """,
+      [.int8Array(known.map(\.id)), .int8Array(known.map(\.version))]
+    )
+    var changed: [Int64] = []
+    for row in 0..<rows.count { changed.append(try rows.required(rows.int64(row, 0), 0)) }
+    return changed
+  }
+
   /// Settings and secrets of the endpoints named; those that do not exist are left out.
   package func endpoints(_ ids: [Int64]) throws(PostgresError) -> [EndpointSettings] {
     let rows = try connection.query(

@@ -53,7 +53,7 @@ package final class Connection {
     let name = try prepare(sql, parameters)
     do {
       return try run(parameters, binary: true) { PQexecPrepared(handle, name, $0, $1, $2, $3, $4) }
-    } catch where error.sqlState == "26000" {
+    } catch  where error.sqlState == "26000" {
       // A pooler gave us another server connection, which has not heard of the statement.
       prepared.remove(sql)
       guard PQtransactionStatus(handle) == PQTRANS_IDLE else { throw error }
@@ -80,7 +80,8 @@ package final class Connection {
   /// Throws what `body` threw (after the rollback), or the error of BEGIN or COMMIT. If COMMIT fails with kind
   /// `connection`, whether it happened is unknown.
   package func transaction<Value>(
-    isolation: String = "READ COMMITTED", _ body: (Connection) throws -> Value
+    isolation: String = "READ COMMITTED",
+    _ body: (Connection) throws -> Value
   ) throws -> Value {
     try execute("BEGIN ISOLATION LEVEL \(isolation)")
     let value: Value
@@ -101,7 +102,7 @@ package final class Connection {
     let types = parameters.map(\.type)
     do {
       _ = try check(PQprepare(handle, name, sql, Int32(types.count), types))
-    } catch where error.sqlState == "42P05" && PQtransactionStatus(handle) == PQTRANS_IDLE {
+    } catch  where error.sqlState == "42P05" && PQtransactionStatus(handle) == PQTRANS_IDLE {
       // Prepared before by another client of the same pooled connection: same name, same text.
     }
     prepared.insert(sql)
@@ -152,7 +153,10 @@ package final class Connection {
       sqlState: sqlState,
       message: field(PG_DIAG_MESSAGE_PRIMARY)
         ?? String(cString: PQresultErrorMessage(result)).trimmingCharacters(in: .whitespacesAndNewlines),
-      detail: field(PG_DIAG_MESSAGE_DETAIL), hint: field(PG_DIAG_MESSAGE_HINT), context: field(PG_DIAG_CONTEXT))
+      detail: field(PG_DIAG_MESSAGE_DETAIL),
+      hint: field(PG_DIAG_MESSAGE_HINT),
+      context: field(PG_DIAG_CONTEXT)
+    )
   }
 }
 

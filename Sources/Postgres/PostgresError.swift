@@ -22,7 +22,11 @@ package struct PostgresError: Error, Sendable, Equatable {
   package var context: String?
 
   package init(
-    _ kind: Kind, sqlState: String = "", message: String, detail: String? = nil, hint: String? = nil,
+    _ kind: Kind,
+    sqlState: String = "",
+    message: String,
+    detail: String? = nil,
+    hint: String? = nil,
     context: String? = nil
   ) {
     self.kind = kind

@@ -80,7 +80,9 @@ package final class ResultSet {
 
   package func int64Array(_ row: Int, _ column: Int) throws(PostgresError) -> [Int64]? {
     guard let bytes = bytes(row, column) else { return nil }
-    guard PQftype(result, Int32(column)) == OID.int8Array, bytes.count >= 12 else { throw mismatch(column, "a bigint[]") }
+    guard PQftype(result, Int32(column)) == OID.int8Array, bytes.count >= 12 else {
+      throw mismatch(column, "a bigint[]")
+    }
     func int32(_ at: Int) -> Int { Int(Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: at, as: Int32.self))) }
     guard int32(0) == 1 else { return [] }
     guard bytes.count >= 20, int32(12) >= 0, bytes.count == 20 + int32(12) * 12 else {
@@ -94,7 +96,8 @@ package final class ResultSet {
   private func mismatch(_ column: Int, _ expected: String) -> PostgresError {
     PostgresError(
       .decoding,
-      message: "column \(columns.indices.contains(column) ? columns[column] : "number \(column)") is not \(expected)")
+      message: "column \(columns.indices.contains(column) ? columns[column] : "number \(column)") is not \(expected)"
+    )
   }
 }
 

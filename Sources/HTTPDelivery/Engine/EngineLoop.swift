@@ -21,8 +21,11 @@ final class EngineLoop {
   /// Wakes now and then even if nothing happens; nothing depends on it.
   private static let longestPollMilliseconds = 10_000
 
-  init(configuration: HTTPEngineConfiguration, inbox: EngineInbox, onCompletions: @escaping HTTPEngine.CompletionHandler)
-  {
+  init(
+    configuration: HTTPEngineConfiguration,
+    inbox: EngineInbox,
+    onCompletions: @escaping HTTPEngine.CompletionHandler
+  ) {
     CurlLibrary.start()
     self.configuration = configuration
     self.inbox = inbox
@@ -159,7 +162,11 @@ final class EngineLoop {
   private func fail(_ pending: PendingRequest, _ failure: HTTPFailure, now: MonotonicInstant) {
     completions.append(
       HTTPCompletion(
-        tag: pending.request.tag, outcome: .failure(failure), duration: pending.arrivedAt.duration(to: now)))
+        tag: pending.request.tag,
+        outcome: .failure(failure),
+        duration: pending.arrivedAt.duration(to: now)
+      )
+    )
   }
 
   private func expireWaiting(now: MonotonicInstant) {
@@ -203,7 +210,11 @@ final class EngineLoop {
       curl_multi_remove_handle(multi, transfer.easy)
       completions.append(
         HTTPCompletion(
-          tag: transfer.tag, outcome: .failure(Self.shutDownFailure), duration: transfer.arrivedAt.duration(to: now)))
+          tag: transfer.tag,
+          outcome: .failure(Self.shutDownFailure),
+          duration: transfer.arrivedAt.duration(to: now)
+        )
+      )
       transfer.release()
     }
     for origin in crowded {

@@ -27,7 +27,9 @@ struct OriginTable {
 
   private func makeOrigin(_ url: WebhookURL) -> Origin {
     let gate = OriginGate(
-      mayMultiplex: url.isSecure && configuration.http2, limit: configuration.maxConnectionsPerHost)
+      mayMultiplex: url.isSecure && configuration.http2,
+      limit: configuration.maxConnectionsPerHost
+    )
     return Origin(isSecure: url.isSecure, gate: gate)
   }
 

@@ -34,7 +34,8 @@ extension Transfer {
     }
     if response.headersOverflowed {
       return .failure(
-        HTTPFailure(.responseTooLarge, "the response's header is larger than \(limits.headerBytes) bytes"))
+        HTTPFailure(.responseTooLarge, "the response's header is larger than \(limits.headerBytes) bytes")
+      )
     }
     if let refusal = dialling.firstRefusal, dialling.sockets == 0, code == CURLE_COULDNT_CONNECT {
       return .failure(HTTPFailure(.egressDenied, refusal.description))
