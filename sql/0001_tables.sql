@@ -88,7 +88,7 @@ $$;
 -- The lowest version 7 id of an instant: bounds of partitions, and of searches by time.
 CREATE FUNCTION outbox.uuid_floor(instant timestamptz) RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT (lpad(to_hex((date_part('epoch', instant) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+  SELECT (lpad(to_hex((date_part('epoch', greatest(instant, 'epoch')) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
 $$;
 
 -- The instant in a version 7 id, to the millisecond.
@@ -189,6 +189,13 @@ CREATE TABLE outbox.dispatcher (
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+
+-- The dispatchers that know of everything committed since the last crash. Unlogged, so a crash (or a failover) empties it:
+-- exactly when asynchronously committed outcomes may have been taken back. A dispatcher that is not in it must compare what
+-- it remembers with what is there (outbox.resync) before it takes another step.
+CREATE UNLOGGED TABLE outbox.witness (
+  dispatcher_id bigint PRIMARY KEY
+);
 
 -- A lease on direct deliveries: what one cut handed to one dispatcher. Written at the cut, removed with its last outcome.
 -- Its id is not from a sequence: cuts are committed asynchronously, a crash may take back what a sequence gave out, and a

@@ -36,6 +36,9 @@ package struct FlightControl<Item> {
   /// Endpoints that hold anything.
   package var busyEndpoints: some Collection<Int64> { lanes.keys }
 
+  /// Everything queued, in no particular order.
+  package var queuedItems: [Item] { lanes.values.flatMap(\.queue) }
+
   package func held(by endpoint: Int64) -> Int { lanes[endpoint]?.held ?? 0 }
 
   /// How many more an endpoint may take on now: half of what is free beyond what it holds, so that afterwards it holds at

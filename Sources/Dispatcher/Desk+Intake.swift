@@ -34,6 +34,7 @@ extension Desk {
       state.counters.cuts += 1
       state.counters.eventsCut += cut.events
       state.counters.parked += cut.parked
+      for endpoint in cut.claimable { state.plan.waits(endpoint: endpoint, delay: .zero, at: now) }
     }
     guard let cut else { return [] }
     return cut.direct.flatMap { direct in

@@ -124,6 +124,7 @@ package final class Dispatcher: Service {
   private func loop(
     _ name: String,
     bell: Bell,
+    waitsForDisk: Bool = false,
     _ body: @escaping @Sendable (DatabaseLoop) throws -> Void
   ) async throws {
     var database = configuration.database

@@ -10,6 +10,7 @@ final class Endpoint: Sendable {
   let version: Int64
   let url: String
   let isEnabled: Bool
+  let isOrdered: Bool
   let format: BodyFormat
   let timeout: Duration
   let maxInFlight: Int
@@ -27,6 +28,7 @@ final class Endpoint: Sendable {
     version = settings.version
     url = settings.url
     isEnabled = settings.state == "enabled"
+    isOrdered = settings.ordered
     timeout = settings.timeout
     maxInFlight = settings.maxInFlight
     policy = RetryPolicy(

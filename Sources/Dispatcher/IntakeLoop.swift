@@ -13,22 +13,22 @@ struct IntakeLoop {
   let logger: Logger
 
   func run(_ database: DatabaseLoop) throws(PostgresError) {
-    var mustResync = false
     while !stop.isSet {
       guard let dispatcher = desk.dispatcher else {
-        mustResync = false
         desk.intakeBell.wait(upTo: .milliseconds(200))
         continue
       }
       let step =
-        mustResync ? try resync(dispatcher, database) : try perform(desk.nextIntake(), dispatcher, database)
+        desk.isInDoubt
+        ? try resync(dispatcher, database) : try perform(desk.nextIntake(), dispatcher, database)
       switch step {
-      case .done: mustResync = false
+      case .done: break
       case .unleased(lost: true): desk.lost(dispatcher)
       case .unleased(lost: false):
         desk.leaseBell.ring()
         desk.intakeBell.wait(upTo: .milliseconds(50))
-      case .failed(let unknown): mustResync = mustResync || unknown
+      case .doubtful, .failed(unknown: true): desk.doubt()
+      case .failed(unknown: false): break
       }
     }
   }
@@ -87,12 +87,12 @@ struct IntakeLoop {
   }
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) throws(PostgresError) -> DatabaseLoop.Step<Void> {
-    let known = desk.known()
-    return try database.step { store throws(PostgresError) in
-      let given = try store.resync(dispatcher: dispatcher, batches: known.batches, claimed: known.claimed)
+    try database.step { store throws(PostgresError) in
+      let given = try store.resync(dispatcher: dispatcher, held: desk.held())
+      desk.resynced()
       if given > 0 {
         logger.notice(
-          "gave back deliveries whose hand-over was lost with the connection",
+          "gave back deliveries that were handed over or recorded in vain when the connection broke",
           metadata: ["count": "\(given)"]
         )
       }
