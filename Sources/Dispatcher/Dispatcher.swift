@@ -68,6 +68,10 @@ package final class Dispatcher: Service {
           do {
             while try await group.next() != nil {}
           } catch {
+            logger.critical(
+              "stopping: the database refuses what trying again does not mend",
+              metadata: ["error": "\(error)"]
+            )
             raiseAll()
             // The others come to an end by themselves; the first error is the one to tell.
             while (try? await group.next()) != nil {}

@@ -1,4 +1,5 @@
 import Dispatcher
+import Foundation
 import HTTPDelivery
 import Logging
 import Postgres
@@ -26,11 +27,11 @@ package final class RunningDispatcher: Sendable {
     configure(&configuration)
     let dispatcher = Dispatcher(
       configuration,
-      logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+      logger: testLogger
     )
     let group = ServiceGroup(
       services: [dispatcher],
-      logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+      logger: testLogger
     )
     self.dispatcher = dispatcher
     self.group = group
@@ -60,4 +61,10 @@ package func withDispatcher<Value>(
     try? await running.stop()
     throw error
   }
+}
+
+/// Quiet, unless MARTLET_TEST_LOG is set.
+private var testLogger: Logger {
+  let isLoud = ProcessInfo.processInfo.environment["MARTLET_TEST_LOG"] != nil
+  return Logger(label: "test") { isLoud ? StreamLogHandler.standardError(label: $0) as any LogHandler : SwiftLogNoOpLogHandler() }
 }
