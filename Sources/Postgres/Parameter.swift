@@ -84,39 +84,3 @@ package struct Parameter: Sendable {
   }
   private static func uuidBytes(_ value: UUID) -> [UInt8] { withUnsafeBytes(of: value.uuid) { Array($0) } }
 }
-
-/// An instant as PostgreSQL keeps it. Only ever compared and given back: time in decisions is the server's.
-package struct Timestamp: Sendable, Hashable, Comparable {
-  package var microsecondsSince2000: Int64
-  package init(microsecondsSince2000: Int64) { self.microsecondsSince2000 = microsecondsSince2000 }
-  package static func < (a: Timestamp, b: Timestamp) -> Bool { a.microsecondsSince2000 < b.microsecondsSince2000 }
-
-  /// Microseconds since 1970-01-01T00:00:00Z.
-  package var microsecondsSince1970: Int64 { microsecondsSince2000 &+ 946_684_800_000_000 }
-
-  package func adding(_ duration: Duration) -> Timestamp {
-    let (seconds, attoseconds) = duration.components
-    return Timestamp(
-      microsecondsSince2000: microsecondsSince2000 + seconds * 1_000_000 + attoseconds / 1_000_000_000_000
-    )
-  }
-}
-
-/// OIDs of the types we send and read; fixed for ever in PostgreSQL's pg_type.dat.
-enum OID {
-  static let bool: UInt32 = 16
-  static let bytea: UInt32 = 17
-  static let int8: UInt32 = 20
-  static let int2: UInt32 = 21
-  static let int4: UInt32 = 23
-  static let text: UInt32 = 25
-  static let float8: UInt32 = 701
-  static let int4Array: UInt32 = 1007
-  static let textArray: UInt32 = 1009
-  static let int8Array: UInt32 = 1016
-  static let timestamptz: UInt32 = 1184
-  static let timestamptzArray: UInt32 = 1185
-  static let uuid: UInt32 = 2950
-  static let uuidArray: UInt32 = 2951
-  static let jsonb: UInt32 = 3802
-}
