@@ -10,9 +10,11 @@ extension PostgresError {
       PQresultErrorField(result, Int32(code.asciiValue!)).map { String(cString: $0) }
     }
     let isFatal = field(Field.severity).map { $0 == "FATAL" || $0 == "PANIC" } ?? false
+    // An error without SQLSTATE is libpq's own: the server never answered, whatever PQstatus says at that moment.
+    let sqlState = field(Field.sqlState)
     self.init(
-      isConnected && !isFatal ? .server : .connection,
-      sqlState: field(Field.sqlState) ?? "",
+      isConnected && !isFatal && sqlState != nil ? .server : .connection,
+      sqlState: sqlState ?? "",
       message: field(Field.message) ?? Self.oneLine(String(cString: PQresultErrorMessage(result))),
       detail: field(Field.detail),
       hint: field(Field.hint),
