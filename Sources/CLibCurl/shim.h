@@ -1,0 +1,60 @@
+// libcurl's setters and getters are variadic, which Swift cannot call: one typed door for each kind of argument.
+#ifndef MARTLET_CLIBCURL_SHIM_H
+#define MARTLET_CLIBCURL_SHIM_H
+
+// The type-checking macros would wrap the calls below in statement expressions that deprecation warnings leak out of.
+#define CURL_DISABLE_TYPECHECK 1
+#include <curl/curl.h>
+
+static inline CURLcode curl_shim_set_long(CURL *easy, CURLoption option, long value) {
+  return curl_easy_setopt(easy, option, value);
+}
+
+static inline CURLcode curl_shim_set_offset(CURL *easy, CURLoption option, curl_off_t value) {
+  return curl_easy_setopt(easy, option, value);
+}
+
+static inline CURLcode curl_shim_set_string(CURL *easy, CURLoption option, const char *value) {
+  return curl_easy_setopt(easy, option, value);
+}
+
+static inline CURLcode curl_shim_set_pointer(CURL *easy, CURLoption option, const void *value) {
+  return curl_easy_setopt(easy, option, value);
+}
+
+// For CURLOPT_WRITEFUNCTION and CURLOPT_HEADERFUNCTION, which share a shape.
+static inline CURLcode curl_shim_set_write_callback(CURL *easy, CURLoption option, curl_write_callback callback) {
+  return curl_easy_setopt(easy, option, callback);
+}
+
+static inline CURLcode curl_shim_set_open_socket_callback(CURL *easy, curl_opensocket_callback callback) {
+  return curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, callback);
+}
+
+static inline CURLcode curl_shim_set_before_request_callback(CURL *easy, curl_prereq_callback callback) {
+  return curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, callback);
+}
+
+static inline CURLcode curl_shim_get_long(CURL *easy, CURLINFO info, long *value) {
+  return curl_easy_getinfo(easy, info, value);
+}
+
+static inline CURLcode curl_shim_get_offset(CURL *easy, CURLINFO info, curl_off_t *value) {
+  return curl_easy_getinfo(easy, info, value);
+}
+
+static inline CURLcode curl_shim_get_pointer(CURL *easy, CURLINFO info, void **value) {
+  return curl_easy_getinfo(easy, info, value);
+}
+
+static inline CURLMcode curl_shim_multi_set_long(CURLM *multi, CURLMoption option, long value) {
+  return curl_multi_setopt(multi, option, value);
+}
+
+// `struct curl_sockaddr` ends in a generic sockaddr that is really as long as `addrlen` says; taking its address in C
+// keeps Swift from copying only the first sixteen bytes.
+static inline const struct sockaddr *curl_shim_address(const struct curl_sockaddr *address) {
+  return &address->addr;
+}
+
+#endif

@@ -1,0 +1,84 @@
+import CLibCurl
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+extension Transfer {
+  /// The status of the last response line received, interim ones included; 0 before any.
+  var status: Int { long(CURLINFO_RESPONSE_CODE) }
+
+  /// True when the exchange took place over HTTP/2.
+  var usedHTTP2: Bool { long(CURLINFO_HTTP_VERSION) == CURL_HTTP_VERSION_2_0 }
+
+  /// What became of the request, from the code libcurl ended it with.
+  func completion(code: CURLcode, now: MonotonicInstant) -> HTTPCompletion {
+    var completion = HTTPCompletion(tag: tag, outcome: outcome(code), duration: arrivedAt.duration(to: now))
+    if case .response(let status) = completion.outcome, !(200..<300).contains(status) {
+      completion.excerpt = response.excerpt
+      completion.retryAfter = retryAfter
+    }
+    return completion
+  }
+
+  private func outcome(_ code: CURLcode) -> HTTPOutcome {
+    let status = status
+    // Only a complete exchange is a response; except that a body nobody reads may be cut off.
+    if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff) {
+      guard (200...999).contains(status) else {
+        return .failure(HTTPFailure(.malformedResponse, "the answer has no valid status"))
+      }
+      return .response(status: status)
+    }
+    if response.headersOverflowed {
+      return .failure(
+        HTTPFailure(.responseTooLarge, "the response's header is larger than \(limits.headerBytes) bytes"))
+    }
+    if let refusal = dialling.firstRefusal, dialling.sockets == 0, code == CURLE_COULDNT_CONNECT {
+      return .failure(HTTPFailure(.egressDenied, refusal.description))
+    }
+    return .failure(HTTPFailure(curlCode: code, phase: phase, detail: detail(code)))
+  }
+
+  private var retryAfter: RetryAfter? {
+    var header: UnsafeMutablePointer<curl_header>?
+    // The last request's final response; header lines of interim responses are another origin.
+    guard curl_easy_header(easy, "Retry-After", 0, UInt32(CURLH_HEADER), -1, &header) == CURLHE_OK,
+      let value = header?.pointee.value
+    else { return nil }
+    return RetryAfter(parsing: String(cString: value))
+  }
+
+  private var phase: ExchangePhase {
+    if response.headerBytes > 0 { return .reading }
+    if offset(CURLINFO_PRETRANSFER_TIME_T) > 0 { return .waiting }
+    if offset(CURLINFO_CONNECT_TIME_T) > 0 { return .securing }
+    if offset(CURLINFO_NAMELOOKUP_TIME_T) > 0 { return .connecting }
+    return .resolving
+  }
+
+  private func detail(_ code: CURLcode) -> String {
+    if code == CURLE_COULDNT_CONNECT {
+      // libcurl's own words name the milliseconds it took, a new message each time.
+      let systemError = Int32(truncatingIfNeeded: long(CURLINFO_OS_ERRNO))
+      if systemError != 0, let words = strerror(systemError) { return String(cString: words) }
+      return ""
+    }
+    let text = errorText[0] != 0 ? String(cString: errorText) : String(cString: curl_easy_strerror(code))
+    return PlainText.sanitized(text, limitBytes: 240)
+  }
+
+  private func long(_ info: CURLINFO) -> Int {
+    var value = 0
+    curl_shim_get_long(easy, info, &value)
+    return value
+  }
+
+  private func offset(_ info: CURLINFO) -> Int64 {
+    var value: curl_off_t = 0
+    curl_shim_get_offset(easy, info, &value)
+    return Int64(value)
+  }
+}

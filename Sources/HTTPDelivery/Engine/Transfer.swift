@@ -1,0 +1,132 @@
+import CLibCurl
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+/// One of libcurl's easy handles and everything the request it currently carries needs to stay alive.
+///
+/// Used over and over: options that never change are set once, the others only when their value differs from the last
+/// request's. Touched by the engine thread alone.
+final class Transfer {
+  let easy: UnsafeMutableRawPointer
+  let limits: ResponseLimits
+  let egress: EgressPolicy
+
+  /// Where it stands in the list of transfers under way.
+  var activeIndex = -1
+  /// True for the first request to a host that is not connected yet; see `OriginGate`.
+  var isLeader = false
+  /// Set by libcurl's callback when a leader has its connection.
+  var hasConnected = false
+
+  private(set) var tag: UInt64 = 0
+  private(set) var origin: Origin?
+  private(set) var arrivedAt = MonotonicInstant(nanoseconds: 0)
+  var response = ResponseProgress()
+  var dialling = DialProgress()
+
+  private var body: RequestBody?
+  private var headers = HeaderLines()
+  private var url = ""
+  private var timeoutMilliseconds = 0
+  private var version = 0
+  private var watchesConnection = false
+  /// Unowned by Swift because libcurl writes to it at any time.
+  let errorText: UnsafeMutablePointer<CChar>
+
+  init?(configuration: HTTPEngineConfiguration) {
+    guard let easy = curl_easy_init() else { return nil }
+    self.easy = easy
+    limits = ResponseLimits(configuration)
+    egress = configuration.egress
+    errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
+    errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
+    setConstantOptions(configuration)
+  }
+
+  deinit {
+    curl_easy_cleanup(easy)
+    errorText.deallocate()
+  }
+
+  /// Loads a request; the handle may then be added to the multi handle.
+  func prepare(_ pending: PendingRequest, origin: Origin, isLeader: Bool, now: MonotonicInstant, http2: Bool)
+    throws(HeaderLines.Problem)
+  {
+    let request = pending.request
+    let lines = try headers.fill(request.headers)
+    curl_shim_set_pointer(easy, CURLOPT_HTTPHEADER, lines)
+
+    body = request.body
+    curl_shim_set_pointer(easy, CURLOPT_POSTFIELDS, request.body.bytes.baseAddress)
+    curl_shim_set_offset(easy, CURLOPT_POSTFIELDSIZE_LARGE, curl_off_t(request.body.count))
+
+    if url != request.url {
+      url = request.url
+      curl_shim_set_string(easy, CURLOPT_URL, url)
+    }
+    let milliseconds = max(1, now.milliseconds(until: pending.deadline))
+    if timeoutMilliseconds != milliseconds {
+      timeoutMilliseconds = milliseconds
+      curl_shim_set_long(easy, CURLOPT_TIMEOUT_MS, milliseconds)
+    }
+    let version = http2 && origin.isSecure ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1
+    if self.version != version {
+      self.version = version
+      curl_shim_set_long(easy, CURLOPT_HTTP_VERSION, version)
+    }
+    if watchesConnection != isLeader {
+      watchesConnection = isLeader
+      curl_shim_set_before_request_callback(easy, isLeader ? TransferCallbacks.beforeRequest : nil)
+    }
+
+    tag = request.tag
+    self.origin = origin
+    self.isLeader = isLeader
+    hasConnected = false
+    arrivedAt = pending.arrivedAt
+    response = ResponseProgress()
+    dialling = DialProgress()
+    errorText[0] = 0
+  }
+
+  /// Lets go of the request's memory. The handle must have been removed from the multi handle.
+  func release() {
+    body = nil
+    origin = nil
+    // libcurl must not be left with pointers into memory that is no longer ours.
+    curl_shim_set_pointer(easy, CURLOPT_POSTFIELDS, nil)
+  }
+}
+
+/// Limits on what is taken of a response.
+struct ResponseLimits {
+  let bodyBytes: Int
+  let headerBytes: Int
+  let excerptBytes: Int
+
+  init(_ configuration: HTTPEngineConfiguration) {
+    bodyBytes = max(0, configuration.responseLimitBytes)
+    headerBytes = max(0, configuration.headerLimitBytes)
+    excerptBytes = max(0, min(configuration.excerptBytes, configuration.responseLimitBytes))
+  }
+}
+
+/// What has been received of a response so far.
+struct ResponseProgress {
+  var headerBytes = 0
+  var bodyBytes = 0
+  var excerpt: [UInt8] = []
+  /// The body went past its limit and the rest is not wanted.
+  var isCutOff = false
+  var headersOverflowed = false
+}
+
+/// What became of the addresses a host name resolved to.
+struct DialProgress {
+  var sockets = 0
+  var firstRefusal: EgressRefusal?
+}

@@ -1,0 +1,3 @@
+import Testing
+@testable import HTTPDelivery
+@Test func smoke() {}
