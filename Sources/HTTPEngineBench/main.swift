@@ -42,7 +42,7 @@ func measured(_ work: () async -> Void) async -> Result {
 
 func bare() {
   let multi = curl_multi_init()!
-  curl_shim_multi_set_long(multi, CURLMOPT_MAXCONNECTS, 1024)
+  curl_shim_multi_set_long(multi, CURLMOPT_MAXCONNECTS, 5000)
   curl_shim_multi_set_long(multi, CURLMOPT_PIPELINING, Int(CURLPIPE_MULTIPLEX))
   var list: UnsafeMutablePointer<curl_slist>?
   for header in headers + ["Expect:"] { list = curl_slist_append(list, header) }
@@ -74,7 +74,7 @@ func bare() {
         guard let easy = message.pointee.easy_handle else { continue }
         var status = 0
         curl_shim_get_long(easy, CURLINFO_RESPONSE_CODE, &status)
-        if message.pointee.data.result != CURLE_OK || status / 100 != 2 { fatalError("bare: \(status)") }
+        if message.pointee.data.result != CURLE_OK || status / 100 != 2 { fatalError("bare: \(status) code \(message.pointee.data.result)") }
         finished += 1
         curl_multi_remove_handle(multi, easy)
         if started < count {
@@ -100,10 +100,11 @@ func engine() async {
   struct Progress { var started = 0; var finished = 0; var engine: HTTPEngine? }
   let progress = Mutex(Progress())
   let configuration = HTTPEngineConfiguration(
-    egress: EgressPolicy(allowHTTP: true, allowedNetworks: [try! CIDR(parsing: "127.0.0.0/8"), try! CIDR(parsing: "::1")]), maxConnectionsPerHost: 4096, caFile: caFile)
+    egress: EgressPolicy(allowHTTP: true, allowedNetworks: [try! CIDR(parsing: "127.0.0.0/8"), try! CIDR(parsing: "::1")]), maxConnections: 5000, maxConnectionsPerHost: 4096, caFile: caFile)
   await withoutActuallyEscaping(request) { _ in
     let engine = HTTPEngine(configuration: configuration) { completions in
       for completion in completions {
+        if case .failure(let failure) = completion.outcome, failure.kind == .aborted { continue }
         guard case .response(let status) = completion.outcome, status / 100 == 2 else {
           fatalError("engine: \(completion.outcome)")
         }
@@ -124,9 +125,33 @@ func engine() async {
       $0.started = first
       $0.engine = engine
     }
+    if hung > 0 {
+      engine.submit(
+        (0..<hung).map { _ in
+          HTTPRequest(tag: 0, url: "http://127.0.0.1:\(hungPort)/", headers: headers, body: body, timeout: .seconds(600))
+        })
+    }
     engine.submit((0..<first).map(request))
     await engine.run()
     progress.withLock { $0.engine = nil }
+  }
+}
+
+/// Requests that hang on a listener which never accepts, beside the measured ones: HUNG=1000 in the environment.
+let hung = getenv("HUNG").flatMap { Int(String(cString: $0)) } ?? 0
+let hungPort = hung > 0 ? listenForever() : 0
+func listenForever() -> UInt16 {
+  let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+  var address = sockaddr_in()
+  address.sin_family = sa_family_t(AF_INET)
+  address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+  var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+  return withUnsafeMutablePointer(to: &address) {
+    $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+      guard bind(descriptor, $0, length) == 0, listen(descriptor, 4096) == 0 else { fatalError("listen") }
+      getsockname(descriptor, $0, &length)
+    }
+    return UInt16(bigEndian: $0.pointee.sin_port)
   }
 }
 
@@ -135,7 +160,7 @@ func show(_ name: String, _ result: Result) {
 }
 var ratios: [Double] = []
 for round in 0..<rounds {
-  let plain = await measured { bare() }
+  let plain = arguments.count > 6 ? Result(perSecond: 1, microseconds: 1) : await measured { bare() }
   let ours = await measured { await engine() }
   show("round \(round) bare  ", plain)
   show("round \(round) engine", ours)

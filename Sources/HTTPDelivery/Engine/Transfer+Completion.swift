@@ -1,10 +1,5 @@
 import CLibCurl
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 extension Transfer {
   /// The status of the last response line received, interim ones included; 0 before any.
@@ -26,7 +21,7 @@ extension Transfer {
   private func outcome(_ code: CURLcode) -> HTTPOutcome {
     let status = status
     // Only a complete exchange is a response; except that a body nobody reads may be cut off.
-    if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff) {
+    if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff) || endedEarlyOverHTTP2(code) {
       guard (200...999).contains(status) else {
         return .failure(HTTPFailure(.malformedResponse, "the answer has no valid status"))
       }
@@ -40,6 +35,13 @@ extension Transfer {
       return .failure(HTTPFailure(.egressDenied, refusal.description))
     }
     return .failure(HTTPFailure(curlCode: code, phase: phase, detail: detail(code)))
+  }
+
+  /// A server may end an HTTP/2 stream with a complete response before it has read the request's body (RFC 9113, 8.1).
+  /// libcurl 7.88 then still tries to send the body, fails on the closed stream, and reports that instead of the
+  /// response. It says nothing about it, whereas it has words for every stream that did not end cleanly.
+  private func endedEarlyOverHTTP2(_ code: CURLcode) -> Bool {
+    code == CURLE_HTTP2_STREAM && errorText[0] == 0 && status >= 200
   }
 
   private var retryAfter: RetryAfter? {

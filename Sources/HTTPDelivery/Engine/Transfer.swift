@@ -1,10 +1,5 @@
 import CLibCurl
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 /// One of libcurl's easy handles and everything the request it currently carries needs to stay alive.
 ///

@@ -1,10 +1,5 @@
 import CLibCurl
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 /// What libcurl calls while it works on a transfer; always on the engine thread, inside `curl_multi_perform`.
 enum TransferCallbacks {
