@@ -12,7 +12,10 @@ let package = Package(
   platforms: [.macOS(.v15)],
   targets: [
     .systemLibrary(
-      name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]),
+      name: "CLibCurl",
+      pkgConfig: "libcurl",
+      providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]
+    ),
     .target(name: "HTTPDelivery", dependencies: ["CLibCurl"], swiftSettings: strict),
     .executableTarget(name: "HTTPEngineBench", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),
     .testTarget(name: "HTTPDeliveryTests", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),

@@ -29,7 +29,10 @@ func processorSeconds() -> Double {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
 
-struct Result { var perSecond: Double; var microseconds: Double }
+struct Result {
+  var perSecond: Double
+  var microseconds: Double
+}
 
 func measured(_ work: () async -> Void) async -> Result {
   let cpu = processorSeconds()
@@ -74,7 +77,9 @@ func bare() {
         guard let easy = message.pointee.easy_handle else { continue }
         var status = 0
         curl_shim_get_long(easy, CURLINFO_RESPONSE_CODE, &status)
-        if message.pointee.data.result != CURLE_OK || status / 100 != 2 { fatalError("bare: \(status) code \(message.pointee.data.result)") }
+        if message.pointee.data.result != CURLE_OK || status / 100 != 2 {
+          fatalError("bare: \(status) code \(message.pointee.data.result)")
+        }
         finished += 1
         curl_multi_remove_handle(multi, easy)
         if started < count {
@@ -97,10 +102,21 @@ func engine() async {
   func request(_ tag: Int) -> HTTPRequest {
     HTTPRequest(tag: UInt64(tag), url: url, headers: headers, body: body, timeout: .seconds(15))
   }
-  struct Progress { var started = 0; var finished = 0; var engine: HTTPEngine? }
+  struct Progress {
+    var started = 0
+    var finished = 0
+    var engine: HTTPEngine?
+  }
   let progress = Mutex(Progress())
   let configuration = HTTPEngineConfiguration(
-    egress: EgressPolicy(allowHTTP: true, allowedNetworks: [try! CIDR(parsing: "127.0.0.0/8"), try! CIDR(parsing: "::1")]), maxConnections: 5000, maxConnectionsPerHost: 4096, caFile: caFile)
+    egress: EgressPolicy(
+      allowHTTP: true,
+      allowedNetworks: [try! CIDR(parsing: "127.0.0.0/8"), try! CIDR(parsing: "::1")]
+    ),
+    maxConnections: 5000,
+    maxConnectionsPerHost: 4096,
+    caFile: caFile
+  )
   await withoutActuallyEscaping(request) { _ in
     let engine = HTTPEngine(configuration: configuration) { completions in
       for completion in completions {
@@ -128,8 +144,15 @@ func engine() async {
     if hung > 0 {
       engine.submit(
         (0..<hung).map { _ in
-          HTTPRequest(tag: 0, url: "http://127.0.0.1:\(hungPort)/", headers: headers, body: body, timeout: .seconds(600))
-        })
+          HTTPRequest(
+            tag: 0,
+            url: "http://127.0.0.1:\(hungPort)/",
+            headers: headers,
+            body: body,
+            timeout: .seconds(600)
+          )
+        }
+      )
     }
     engine.submit((0..<first).map(request))
     await engine.run()

@@ -27,7 +27,9 @@ package struct WebhookURL: Sendable, Hashable, CustomStringConvertible {
     }
     guard !parts.hasCredentials else {
       throw WebhookURLError(
-        .credentials, "the URL contains a user name or password: remove it, and send a header for the endpoint instead")
+        .credentials,
+        "the URL contains a user name or password: remove it, and send a header for the endpoint instead"
+      )
     }
     guard !parts.hasFragment, !string.utf8.contains(0x23) else {
       throw WebhookURLError(.fragment, "the URL contains a fragment (#…), which is never sent: remove it")
@@ -62,7 +64,8 @@ package struct WebhookURL: Sendable, Hashable, CustomStringConvertible {
       case 0x80...:
         throw WebhookURLError(
           .syntax,
-          "the URL contains a character that is not ASCII: write the host name as punycode (xn--…) and percent-encode the rest")
+          "the URL contains a character that is not ASCII: write the host name as punycode (xn--…) and percent-encode the rest"
+        )
       default: break
       }
     }

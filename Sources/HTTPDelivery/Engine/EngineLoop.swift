@@ -21,8 +21,11 @@ final class EngineLoop {
   /// Wakes now and then even if nothing happens; nothing depends on it.
   private static let longestWaitMilliseconds = 10_000
 
-  init(configuration: HTTPEngineConfiguration, inbox: EngineInbox, onCompletions: @escaping HTTPEngine.CompletionHandler)
-  {
+  init(
+    configuration: HTTPEngineConfiguration,
+    inbox: EngineInbox,
+    onCompletions: @escaping HTTPEngine.CompletionHandler
+  ) {
     self.configuration = configuration
     self.inbox = inbox
     self.onCompletions = onCompletions
@@ -72,7 +75,7 @@ final class EngineLoop {
         throw HTTPFailure(.other, "libcurl has no memory for another request")
       }
       do throws(HeaderLines.Problem) {
-        try transfer.prepare(pending, origin: origin, isLeader: leads, now: now, http2: configuration.http2)
+        try transfer.prepare(pending, origin: origin, isLeader: leads, now: now)
       } catch {
         retire(transfer)
         throw HTTPFailure(.invalidRequest, error.message)
@@ -85,6 +88,7 @@ final class EngineLoop {
       transfer.activeIndex = active.count
       active.append(transfer)
       if leads { leaders.append(transfer) }
+      driver.keepIdleConnections(besides: active.count)
     } catch {
       origin.gate.finish(wasLeader: leads, overHTTP2: nil)
       fail(pending, error, now: now)
@@ -120,6 +124,7 @@ final class EngineLoop {
       var overHTTP2: Bool?
       if case .response = completion.outcome { overHTTP2 = transfer.usedHTTP2 }
       completions.append(completion)
+      if transfer.stumbledOverHTTP2(code) { transfer.origin?.stopOfferingHTTP2() }
       curl_multi_remove_handle(driver.multi, easy)
       end(transfer, overHTTP2: overHTTP2, now: now)
     }
@@ -147,7 +152,11 @@ final class EngineLoop {
   private func fail(_ pending: PendingRequest, _ failure: HTTPFailure, now: MonotonicInstant) {
     completions.append(
       HTTPCompletion(
-        tag: pending.request.tag, outcome: .failure(failure), duration: pending.arrivedAt.duration(to: now)))
+        tag: pending.request.tag,
+        outcome: .failure(failure),
+        duration: pending.arrivedAt.duration(to: now)
+      )
+    )
   }
 
   private func expireWaiting(now: MonotonicInstant) {
@@ -190,7 +199,11 @@ final class EngineLoop {
       curl_multi_remove_handle(driver.multi, transfer.easy)
       completions.append(
         HTTPCompletion(
-          tag: transfer.tag, outcome: .failure(Self.shutDownFailure), duration: transfer.arrivedAt.duration(to: now)))
+          tag: transfer.tag,
+          outcome: .failure(Self.shutDownFailure),
+          duration: transfer.arrivedAt.duration(to: now)
+        )
+      )
       transfer.release()
     }
     for origin in crowded {

@@ -20,6 +20,10 @@ final class MultiDriver {
   /// one they may fire a moment early, upon which it asks for the rest.
   private var now = MonotonicInstant.now()
 
+  private let idleConnectionLimit: Int
+  /// Connections in use that libcurl has been told to allow for.
+  private var allowance = 0
+
   /// Events taken in one turn; the rest wait for the next.
   private static let eventLimit = 512
 
@@ -32,7 +36,7 @@ final class MultiDriver {
     precondition(epoll >= 0 && bell >= 0, "HTTPEngine: no descriptors left: \(String(cString: strerror(errno)))")
     events = .allocate(capacity: Self.eventLimit)
     curl_shim_multi_set_long(multi, CURLMOPT_PIPELINING, Int(CURLPIPE_MULTIPLEX))
-    curl_shim_multi_set_long(multi, CURLMOPT_MAXCONNECTS, max(1, maxConnections))
+    idleConnectionLimit = max(1, maxConnections)
     let context = Unmanaged.passUnretained(self).toOpaque()
     curl_shim_multi_set_callbacks(multi, Self.onSocket, Self.onTimer, context)
     watch(bell, EPOLLIN.rawValue)
@@ -44,6 +48,18 @@ final class MultiDriver {
     close(epoll)
     close(bell)
     events.deallocate()
+  }
+
+  /// libcurl counts connections in use against the size of its pool, and closes an idle one for every request that ends
+  /// while the pool is "full": many exchanges that hang would cost the others their kept-alive connections. So the pool
+  /// is made to grow with what is under way; in steps, for it need not be exact.
+  func keepIdleConnections(besides active: Int) {
+    let step = 256
+    let wanted = (active / step + 1) * step
+    // Shrinks only when clearly too large, or it would go to and fro around a step.
+    guard wanted > allowance || wanted + step < allowance else { return }
+    allowance = wanted
+    curl_shim_multi_set_long(multi, CURLMOPT_MAXCONNECTS, idleConnectionLimit + allowance)
   }
 
   /// Waits until something happens, libcurl's own timer included, and lets libcurl act on it.

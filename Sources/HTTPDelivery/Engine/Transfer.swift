@@ -48,7 +48,7 @@ final class Transfer {
   }
 
   /// Loads a request; the handle may then be added to the multi handle.
-  func prepare(_ pending: PendingRequest, origin: Origin, isLeader: Bool, now: MonotonicInstant, http2: Bool)
+  func prepare(_ pending: PendingRequest, origin: Origin, isLeader: Bool, now: MonotonicInstant)
     throws(HeaderLines.Problem)
   {
     let request = pending.request
@@ -68,7 +68,7 @@ final class Transfer {
       timeoutMilliseconds = milliseconds
       curl_shim_set_long(easy, CURLOPT_TIMEOUT_MS, milliseconds)
     }
-    let version = http2 && origin.isSecure ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1
+    let version = origin.offersHTTP2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1
     if self.version != version {
       self.version = version
       curl_shim_set_long(easy, CURLOPT_HTTP_VERSION, version)
