@@ -24,7 +24,7 @@ let bodyBytes = [UInt8](repeating: 0x61, count: 512)
 
 func processorSeconds() -> Double {
   var usage = rusage()
-  getrusage(0 /* RUSAGE_SELF */, &usage)
+  getrusage(0, &usage)  // RUSAGE_SELF
   func seconds(_ time: timeval) -> Double { Double(time.tv_sec) + Double(time.tv_usec) / 1e6 }
   return seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }

@@ -24,8 +24,8 @@ extension Transfer {
     if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff)
       || (endedEarlyOverHTTP2(code) && status >= 200)
     {
-      guard (200...999).contains(status) else {
-        return .failure(HTTPFailure(.malformedResponse, "the answer has no valid status"))
+      guard response.hasWholeHeader, status >= 200 else {
+        return .failure(HTTPFailure(curlCode: CURLE_PARTIAL_FILE, phase: phase, detail: ""))
       }
       return .response(status: status)
     }

@@ -113,6 +113,8 @@ struct ResponseLimits {
 /// What has been received of a response so far.
 struct ResponseProgress {
   var headerBytes = 0
+  /// The blank line after the header has come. libcurl takes a connection that closes within a header for a response.
+  var hasWholeHeader = false
   var bodyBytes = 0
   var excerpt: [UInt8] = []
   /// The body went past its limit and the rest is not wanted.
