@@ -42,7 +42,7 @@ enum Nginx {
         server {
           listen 127.0.0.1:\(plainPort);
           location / { return 500 "$http_x_forwarded_proto"; }
-          location = /ok { return 200; }
+          location /ok { return 200; }
         }
         server {
           listen 127.0.0.1:\(port) \(listen);
