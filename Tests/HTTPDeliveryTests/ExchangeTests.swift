@@ -15,7 +15,10 @@ import Testing
     let body = (0..<2000).map { UInt8(truncatingIfNeeded: $0) }
     let completion = try await withClient { client in
       await client.post(
-        server.url + "?a=b", body: body, headers: ["Content-Type: application/json", "webhook-id: 42", "X-Tab: a\tb"])
+        server.url + "?a=b",
+        body: body,
+        headers: ["Content-Type: application/json", "webhook-id: 42", "X-Tab: a\tb"]
+      )
     }
     #expect(completion.outcome == .response(status: 204))
     let request = try #require(received.withLock { $0 })
@@ -94,7 +97,8 @@ import Testing
   @Test func redirectIsAResponseAndIsNotFollowed() async throws {
     let target = ScriptedServer.answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     let server = ScriptedServer.answering(
-      "HTTP/1.1 307 Temporary Redirect\r\nLocation: \(target.url)\r\nContent-Length: 4\r\n\r\nmove")
+      "HTTP/1.1 307 Temporary Redirect\r\nLocation: \(target.url)\r\nContent-Length: 4\r\n\r\nmove"
+    )
     let completion = try await withClient { await $0.post(server.url) }
     #expect(completion.outcome == .response(status: 307))
     #expect(completion.excerpt == Array("move".utf8))
@@ -104,7 +108,8 @@ import Testing
   @Test func interimResponsesAreSkipped() async throws {
     let server = ScriptedServer.answering(
       "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n"
-        + "HTTP/1.1 503 Busy\r\nretry-after: 120\r\nContent-Length: 0\r\n\r\n")
+        + "HTTP/1.1 503 Busy\r\nretry-after: 120\r\nContent-Length: 0\r\n\r\n"
+    )
     let completion = try await withClient { await $0.post(server.url) }
     #expect(completion.outcome == .response(status: 503))
     #expect(completion.retryAfter == .seconds(120))
@@ -113,7 +118,8 @@ import Testing
   @Test func retryAfterIsReadFromTheResponseOnlyAndNotForSuccess() async throws {
     let success = ScriptedServer.answering("HTTP/1.1 200 OK\r\nRetry-After: 5\r\nContent-Length: 0\r\n\r\n")
     let busy = ScriptedServer.answering(
-      "HTTP/1.1 429 Slow\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n")
+      "HTTP/1.1 429 Slow\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 0\r\n\r\n"
+    )
     let plain = ScriptedServer.answering("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
     try await withClient { client in
       #expect(await client.post(success.url).retryAfter == nil)
@@ -126,7 +132,8 @@ import Testing
   @Test func excerptIsTheBeginningOfTheBodyAndIsNotDecoded() async throws {
     let body = String(repeating: "x", count: 3000)
     let server = ScriptedServer.answering(
-      "HTTP/1.1 500 Oops\r\nContent-Encoding: gzip\r\nContent-Length: 3000\r\n\r\n" + body)
+      "HTTP/1.1 500 Oops\r\nContent-Encoding: gzip\r\nContent-Length: 3000\r\n\r\n" + body
+    )
     var configuration = HTTPEngineConfiguration.loopback
     configuration.excerptBytes = 100
     let completion = try await withClient(configuration) { await $0.post(server.url) }

@@ -6,7 +6,8 @@ import Testing
 /// Every way an exchange can fail, each with a real one.
 @Suite struct FailureTests {
   private func failure(
-    _ timeout: Duration = .seconds(30), configuration: HTTPEngineConfiguration = .loopback,
+    _ timeout: Duration = .seconds(30),
+    configuration: HTTPEngineConfiguration = .loopback,
     from script: @escaping @Sendable (Peer) -> Void
   ) async throws -> HTTPFailure? {
     let server = ScriptedServer(script: script)

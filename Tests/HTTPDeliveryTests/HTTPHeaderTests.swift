@@ -4,23 +4,30 @@ import Testing
 @testable import HTTPDelivery
 
 @Suite struct HTTPHeaderTests {
-  @Test(arguments: [("X-Api-Key", "abc"), ("Authorization", "Bearer a.b-c_d=="), ("a!#$%&'*+-.^_`|~9", "\"q\" \t é"), ("Accept", "x")])
+  @Test(arguments: [
+    ("X-Api-Key", "abc"), ("Authorization", "Bearer a.b-c_d=="), ("a!#$%&'*+-.^_`|~9", "\"q\" \t é"), ("Accept", "x"),
+  ])
   func ordinaryHeaderIsFine(name: String, value: String) {
     #expect(HTTPHeader.problem(name: name, value: value) == nil)
   }
 
-  @Test(arguments: ["", " ", "a b", "a:", "a\r\nb", "a\u{0}", "ä", "a(b)", "a,b", "\"a\"", String(repeating: "a", count: 257)])
+  @Test(arguments: [
+    "", " ", "a b", "a:", "a\r\nb", "a\u{0}", "ä", "a(b)", "a,b", "\"a\"", String(repeating: "a", count: 257),
+  ])
   func nameMustBeAToken(name: String) {
     #expect(HTTPHeader.problem(name: name, value: "x") != nil)
   }
 
-  @Test(arguments: ["", " ", "\t", "a\rb", "a\nb", "a\r\nB: c", "a\u{0}b", "a\u{1B}b", "a\u{7F}", String(repeating: "a", count: 4097)])
+  @Test(arguments: [
+    "", " ", "\t", "a\rb", "a\nb", "a\r\nB: c", "a\u{0}b", "a\u{1B}b", "a\u{7F}", String(repeating: "a", count: 4097),
+  ])
   func valueMustBeOneVisibleLine(value: String) {
     #expect(HTTPHeader.problem(name: "X-A", value: value) != nil)
   }
 
   @Test(arguments: [
-    "Host", "content-length", "Content-Type", "TRANSFER-ENCODING", "connection", "Expect", "TE", "trailer", "Upgrade", "Keep-Alive",
+    "Host", "content-length", "Content-Type", "TRANSFER-ENCODING", "connection", "Expect", "TE", "trailer", "Upgrade",
+    "Keep-Alive",
     "Proxy-Authorization", "proxy-x", "webhook-id", "Webhook-Signature", "WEBHOOK-anything",
   ])
   func reservedNameIsRefused(name: String) {
@@ -49,7 +56,9 @@ import Testing
   @Test func limitsHold() {
     var lines = HeaderLines()
     #expect(throws: HeaderLines.Problem.tooLarge) { _ = try lines.fill(Array(repeating: "A: b", count: 257)) }
-    #expect(throws: HeaderLines.Problem.tooLarge) { _ = try lines.fill(["A: " + String(repeating: "b", count: 70_000)]) }
+    #expect(throws: HeaderLines.Problem.tooLarge) {
+      _ = try lines.fill(["A: " + String(repeating: "b", count: 70_000)])
+    }
     #expect(throws: HeaderLines.Problem.malformed) { _ = try lines.fill(["A: b\nC: d"]) }
   }
 }

@@ -40,7 +40,8 @@ import Testing
   @Test func compressedBombIsNeverUnpacked() async throws {
     // A gzip header and garbage: decoding it would fail, counting it does not.
     let server = ScriptedServer.answering(
-      "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\u{1F}\u{0B}\u{08}\u{00}")
+      "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\u{1F}\u{0B}\u{08}\u{00}"
+    )
     let completion = try await withClient { await $0.post(server.url) }
     #expect(completion.outcome == .response(status: 200))
   }

@@ -29,6 +29,7 @@ final class Transfer {
   private var timeoutMilliseconds = 0
   private var version = 0
   private var watchesConnection = false
+  private let resolve: UnsafeMutablePointer<curl_slist>?
   /// Unowned by Swift because libcurl writes to it at any time.
   let errorText: UnsafeMutablePointer<CChar>
 
@@ -39,11 +40,14 @@ final class Transfer {
     egress = configuration.egress
     errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
     errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
+    resolve = configuration.resolve.reduce(nil) { curl_slist_append($0, $1) }
     setConstantOptions(configuration)
+    if let resolve { curl_shim_set_pointer(easy, CURLOPT_RESOLVE, resolve) }
   }
 
   deinit {
     curl_easy_cleanup(easy)
+    curl_slist_free_all(resolve)
     errorText.deallocate()
   }
 

@@ -12,7 +12,8 @@ struct Certificates {
   init(in directory: URL) async throws {
     self.directory = directory
     try await openssl(
-      ["req", "-x509", "-subj", "/CN=Martlet Test CA", "-days", "2", "-out", path("ca.pem")] + key("ca.key"))
+      ["req", "-x509", "-subj", "/CN=Martlet Test CA", "-days", "2", "-out", path("ca.pem")] + key("ca.key")
+    )
   }
 
   func make(_ kind: Kind) async throws -> (certificate: String, key: String) {
@@ -23,7 +24,8 @@ struct Certificates {
         [
           "req", "-x509", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2", "-out",
           certificate,
-        ] + key("server.key"))
+        ] + key("server.key")
+      )
       return (certificate, keyFile)
     }
     try await openssl(["req", "-new", "-subj", "/CN=\(name)", "-out", path("server.csr")] + key("server.key"))

@@ -23,8 +23,11 @@ enum Nginx {
   ///   - listen: what follows the port in the `listen` directive.
   ///   - location: directives of the TLS server; `$plain` in it stands for the address of a plain server beside it.
   static func with<Result>(
-    _ certificate: Certificates.Kind, listen: String = "ssl http2", location: String = "proxy_pass http://$plain/ok;",
-    server extra: String = "", _ body: (Server) async throws -> Result
+    _ certificate: Certificates.Kind,
+    listen: String = "ssl http2",
+    location: String = "proxy_pass http://$plain/ok;",
+    server extra: String = "",
+    _ body: (Server) async throws -> Result
   ) async throws -> Result {
     guard let executable else { throw ProcessError(command: "nginx", output: "not installed") }
     let directory = try temporaryDirectory()
@@ -58,7 +61,8 @@ enum Nginx {
     try configuration.write(to: file, atomically: true, encoding: .utf8)
     let process = try ChildProcess(
       [executable, "-p", directory.path, "-c", file.path, "-e", directory.path + "/error.log"],
-      log: directory.appendingPathComponent("output"))
+      log: directory.appendingPathComponent("output")
+    )
     do {
       try await waitUntilListening(on: plainPort, process, log: directory.path + "/error.log")
       let result = try await body(Server(port: port, plainPort: plainPort, caFile: certificates.authorityFile))

@@ -65,11 +65,14 @@ final class ScriptedServer: Sendable {
     var thread = pthread_t()
     let context = Unmanaged.passRetained(Box(work)).toOpaque()
     let code = pthread_create(
-      &thread, nil,
+      &thread,
+      nil,
       { context in
         if let context { Unmanaged<Box>.fromOpaque(context).takeRetainedValue().work() }
         return nil
-      }, context)
+      },
+      context
+    )
     precondition(code == 0)
     pthread_detach(thread)
   }
@@ -117,7 +120,9 @@ final class Peer: Sendable {
   func send(_ bytes: [UInt8]) -> Bool {
     var sent = 0
     while sent < bytes.count {
-      let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+      let count = bytes[sent...].withUnsafeBytes {
+        Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+      }
       guard count > 0 else { return false }
       sent += count
     }

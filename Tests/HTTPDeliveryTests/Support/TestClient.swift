@@ -32,7 +32,9 @@ final class TestClient: Sendable {
   }
 
   func post(
-    _ url: String, body: [UInt8] = Array("{}".utf8), headers: [String] = ["Content-Type: application/json"],
+    _ url: String,
+    body: [UInt8] = Array("{}".utf8),
+    headers: [String] = ["Content-Type: application/json"],
     timeout: Duration = .seconds(30)
   ) async -> HTTPCompletion {
     await withCheckedContinuation { continuation in
@@ -67,7 +69,8 @@ func cidr(_ text: String) -> CIDR {
 
 /// Runs an engine around `body`.
 func withClient<Result: Sendable>(
-  _ configuration: HTTPEngineConfiguration = .loopback, _ body: @Sendable (TestClient) async throws -> Result
+  _ configuration: HTTPEngineConfiguration = .loopback,
+  _ body: @Sendable (TestClient) async throws -> Result
 ) async throws -> Result {
   let client = TestClient(configuration)
   async let run: Void = client.engine.run()
