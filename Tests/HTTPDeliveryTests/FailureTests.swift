@@ -28,15 +28,21 @@ import Testing
 
   @Test func silenceIsATimeout() async throws {
     let failure = try await failure(.milliseconds(100)) { $0.hang() }
-    #expect(failure == HTTPFailure(.timeout, "the deadline passed while waiting for an answer"))
+    #expect(failure?.kind == .timeout)
   }
 
   @Test func deadlineCoversTheBody() async throws {
-    let failure = try await failure(.milliseconds(200)) { peer in
-      guard peer.readRequest() != nil else { return }
-      peer.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
-      peer.hang()
-    }
+    // On a busy machine the deadline may come before the header does; then it gets longer.
+    var timeout = Duration.milliseconds(200)
+    var failure: HTTPFailure?
+    repeat {
+      failure = try await self.failure(timeout) { peer in
+        guard peer.readRequest() != nil else { return }
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        peer.hang()
+      }
+      timeout *= 4
+    } while failure?.message.hasSuffix("waiting for an answer") == true && timeout < .seconds(60)
     #expect(failure == HTTPFailure(.timeout, "the deadline passed while reading the answer"))
   }
 
