@@ -52,14 +52,21 @@ import Testing
     "X: y\r\n\r\nHTTP/1.1 103 Early Hints\r\n",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
   ])
-  func endlessHeaderIsTooLarge(piece: String) async throws {
+  func endlessHeaderIsTooLargeHoweverHighTheLimit(piece: String) async throws {
+    try await expectTooLarge(piece, limitBytes: 64 * 1024)
+    try await expectTooLarge(piece, limitBytes: .max)
+  }
+
+  private func expectTooLarge(_ piece: String, limitBytes: Int) async throws {
     let server = ScriptedServer { peer in
       guard peer.readRequest() != nil else { return }
       peer.send("HTTP/1.1 103 Early Hints\r\n" + (piece.hasSuffix("\n") ? "" : "X: "))
       let pieces = Array(String(repeating: piece, count: 100).utf8)
       while peer.send(pieces) {}
     }
-    let completion = try await withClient { await $0.post(server.url) }
+    var configuration = HTTPEngineConfiguration.loopback
+    configuration.headerLimitBytes = limitBytes
+    let completion = try await withClient(configuration) { await $0.post(server.url) }
     #expect(completion.failure?.kind == .responseTooLarge)
   }
 

@@ -17,7 +17,8 @@ final class EngineLoop {
   private var crowded: [Origin] = []
   private var completions: [HTTPCompletion] = []
 
-  private static let freeLimit = 4096
+  /// Handles kept for reuse; a burst's surplus is given back, for each holds some tens of kilobytes.
+  private static let freeLimit = 1024
   /// Wakes now and then even if nothing happens; nothing depends on it.
   private static let longestWaitMilliseconds = 10_000
 

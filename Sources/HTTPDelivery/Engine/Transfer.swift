@@ -109,7 +109,8 @@ struct ResponseLimits {
 
   init(_ configuration: HTTPEngineConfiguration) {
     bodyBytes = max(0, configuration.responseLimitBytes)
-    headerBytes = max(0, configuration.headerLimitBytes)
+    // Below libcurl's own limit of 300 KB, which it reports as a failure to receive.
+    headerBytes = max(0, min(configuration.headerLimitBytes, 256 * 1024))
     excerptBytes = max(0, min(configuration.excerptBytes, configuration.responseLimitBytes))
   }
 }
