@@ -11,19 +11,30 @@ let package = Package(
   name: "martlet",
   platforms: [.macOS(.v15)],
   products: [
-    .executable(name: "martlet", targets: ["martlet"]),
-    .library(name: "WebhookSignature", targets: ["WebhookSignature"]),
+    .library(name: "WebhookSignature", targets: ["WebhookSignature"])
   ],
   dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
-    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
   ],
   targets: [
-    .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"]), .brew(["libpq"])]),
-    .systemLibrary(
-      name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]),
+    .target(
+      name: "WebhookSignature",
+      dependencies: [.product(name: "Crypto", package: "swift-crypto")],
+      swiftSettings: strict),
+    .target(
+      name: "Receiver",
+      dependencies: [
+        "WebhookSignature",
+        .product(name: "FlyingFox", package: "FlyingFox"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict),
+    .testTarget(name: "WebhookSignatureTests", dependencies: ["WebhookSignature"], swiftSettings: strict),
+    .testTarget(
+      name: "ReceiverTests",
+      dependencies: ["Receiver", "WebhookSignature"],
+      swiftSettings: strict),
   ]
 )
