@@ -23,7 +23,9 @@ enum KeyText {
     let bytes = try bytes(of: encoded)
     guard hmacLengths.contains(bytes.count) else {
       throw .wrongLength(
-        byteCount: bytes.count, allowed: "\(hmacLengths.lowerBound) to \(hmacLengths.upperBound)")
+        byteCount: bytes.count,
+        allowed: "\(hmacLengths.lowerBound) to \(hmacLengths.upperBound)"
+      )
     }
     return bytes
   }

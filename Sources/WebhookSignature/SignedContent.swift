@@ -4,7 +4,9 @@
 enum SignedContent {
   /// Calls `use` with the bytes of `id.timestamp.`, in memory that is gone afterwards.
   static func withPrefix<Result>(
-    id: String, timestamp: Int, _ use: (UnsafeRawBufferPointer) -> Result
+    id: String,
+    timestamp: Int,
+    _ use: (UnsafeRawBufferPointer) -> Result
   ) -> Result {
     var id = id
     return id.withUTF8 { idBytes in

@@ -62,7 +62,9 @@ public struct WebhookSigner: Sendable {
   /// - Parameters: as for ``signature(id:timestamp:body:)-(_,_,UnsafeRawBufferPointer)``.
   /// - Returns: Names in lower case with their values. Without keys the signature header is absent.
   public func headers(
-    id: String, timestamp: Int, body: some Collection<UInt8>
+    id: String,
+    timestamp: Int,
+    body: some Collection<UInt8>
   ) -> [(name: String, value: String)] {
     var headers = [(name: WebhookHeader.id, value: id), (name: WebhookHeader.timestamp, value: String(timestamp))]
     if !states.isEmpty {
@@ -77,7 +79,9 @@ public struct WebhookSigner: Sendable {
 
   /// Writes the header value into `output` and returns its length in bytes.
   private func write(
-    prefix: UnsafeRawBufferPointer, body: UnsafeRawBufferPointer, into output: UnsafeMutableBufferPointer<UInt8>
+    prefix: UnsafeRawBufferPointer,
+    body: UnsafeRawBufferPointer,
+    into output: UnsafeMutableBufferPointer<UInt8>
   ) -> Int {
     var end = 0
     func append(_ version: StaticString, _ signature: UnsafeRawBufferPointer) {

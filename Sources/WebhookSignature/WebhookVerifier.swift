@@ -53,7 +53,11 @@ public struct WebhookVerifier: Sendable {
   ///   - now: The time to compare the timestamp with.
   /// - Throws: ``WebhookVerificationError``. Answer the request with 400 or 401.
   public func verify(
-    id: String?, timestamp: String?, signature: String?, body: some Collection<UInt8>, now: Date = Date()
+    id: String?,
+    timestamp: String?,
+    signature: String?,
+    body: some Collection<UInt8>,
+    now: Date = Date()
   ) throws(WebhookVerificationError) {
     let id = try present(id, WebhookHeader.id, limitBytes: Self.idLimitBytes)
     let signature = try present(signature, WebhookHeader.signature, limitBytes: Self.signatureHeaderLimitBytes)
@@ -70,7 +74,9 @@ public struct WebhookVerifier: Sendable {
   }
 
   private func present(
-    _ value: String?, _ name: String, limitBytes: Int
+    _ value: String?,
+    _ name: String,
+    limitBytes: Int
   ) throws(WebhookVerificationError) -> String {
     guard let value, !value.isEmpty else { throw .missingHeader(name: name) }
     guard value.utf8.count <= limitBytes else { throw .headerTooLong(name: name, limitBytes: limitBytes) }
@@ -94,7 +100,10 @@ public struct WebhookVerifier: Sendable {
   }
 
   private func anyMatches(
-    _ candidates: SignatureCandidates, id: String, timestamp: Int, body: UnsafeRawBufferPointer
+    _ candidates: SignatureCandidates,
+    id: String,
+    timestamp: Int,
+    body: UnsafeRawBufferPointer
   ) -> Bool {
     SignedContent.withPrefix(id: id, timestamp: timestamp) { prefix in
       // Ed25519 needs the content in one piece; made once, and only if there is something to check with it.

@@ -17,10 +17,17 @@ import Testing
       _ = try? VerificationKey(parsing: "whpk_" + noise)
       let timestamp = Bool.random(using: &random) ? "1000" : noise
       let signature = mutated(
-        ["v1,", "v1a,", "v1", ",", " "].randomElement(using: &random)! + noise, using: &random)
+        ["v1,", "v1a,", "v1", ",", " "].randomElement(using: &random)! + noise,
+        using: &random
+      )
       #expect(throws: WebhookVerificationError.self) {
         try verifier.verify(
-          id: "id" + noise, timestamp: timestamp, signature: signature, body: random.bytes(upTo: 64), now: now)
+          id: "id" + noise,
+          timestamp: timestamp,
+          signature: signature,
+          body: random.bytes(upTo: 64),
+          now: now
+        )
       }
     }
   }
@@ -41,7 +48,12 @@ import Testing
         guard !changed.split(separator: " ").contains(Substring(signature)) else { continue }
         #expect(throws: WebhookVerificationError.self) {
           try verifier.verify(
-            id: "a", timestamp: "1000", signature: changed, body: body, now: Date(timeIntervalSince1970: 1000))
+            id: "a",
+            timestamp: "1000",
+            signature: changed,
+            body: body,
+            now: Date(timeIntervalSince1970: 1000)
+          )
         }
       }
     }

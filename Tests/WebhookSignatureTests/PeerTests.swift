@@ -7,7 +7,9 @@ import WebhookSignature
 @Suite(
   .enabled(
     if: ProcessInfo.processInfo.environment["MARTLET_PEERS"] == "1",
-    "set MARTLET_PEERS=1 to compare with the Python packages standardwebhooks and svix"))
+    "set MARTLET_PEERS=1 to compare with the Python packages standardwebhooks and svix"
+  )
+)
 struct PeerTests {
   struct Case: Codable {
     var secret: String
@@ -34,7 +36,10 @@ struct PeerTests {
       let keys = [SigningKey.generate(), .generate(), .generateEd25519()]
       let list = WebhookSigner(keys: keys).headers(id: "msg_\(index)", timestamp: timestamp, body: Array(body.utf8))
       return Case(
-        secret: keys[1].encoded, headers: Dictionary(uniqueKeysWithValues: list.map { ($0.name, $0.value) }), body: body)
+        secret: keys[1].encoded,
+        headers: Dictionary(uniqueKeysWithValues: list.map { ($0.name, $0.value) }),
+        body: body
+      )
     }
     let script = folder.appending(path: "peers.py")
     try Data(Self.script.utf8).write(to: script)
@@ -51,7 +56,10 @@ struct PeerTests {
         var headers = sent.headers
         headers["webhook-signature"] = answer.signature
         try verifier.verify(
-          headers: headers, body: Array(sent.body.utf8), now: Date(timeIntervalSince1970: Double(timestamp)))
+          headers: headers,
+          body: Array(sent.body.utf8),
+          now: Date(timeIntervalSince1970: Double(timestamp))
+        )
       }
     }
   }

@@ -10,7 +10,8 @@ import WebhookSignature
 
   @Test(
     .enabled(if: !Vector.shared.isEmpty, "shared/data/standard-webhooks-vectors.json is not beside the project"),
-    arguments: Vector.shared)
+    arguments: Vector.shared
+  )
   func sharedVectorIsReproduced(vector: Vector) throws {
     try #require(vector.kind != "unreadable")
     try expectReproduced(vector)
@@ -25,7 +26,12 @@ import WebhookSignature
     #expect(key.encoded == vector.secret)
     let verifier = WebhookVerifier(keys: [try VerificationKey(parsing: vector.verificationKey)])
     try verifier.verify(
-      id: vector.id, timestamp: "\(vector.timestamp)", signature: vector.signature, body: body, now: vector.now)
+      id: vector.id,
+      timestamp: "\(vector.timestamp)",
+      signature: vector.signature,
+      body: body,
+      now: vector.now
+    )
   }
 
   @Test func everyKeySignsInTheOrderGiven() throws {
@@ -54,7 +60,8 @@ import WebhookSignature
     let signer = WebhookSigner(keys: [.generate()])
     let empty = UnsafeRawBufferPointer(start: nil, count: 0)
     #expect(
-      signer.signature(id: "a", timestamp: 1, body: empty) == signer.signature(id: "a", timestamp: 1, body: [UInt8]()))
+      signer.signature(id: "a", timestamp: 1, body: empty) == signer.signature(id: "a", timestamp: 1, body: [UInt8]())
+    )
   }
 
   @Test func bodyInPiecesSignsLikeBodyInOnePiece() {
@@ -63,7 +70,8 @@ import WebhookSignature
     // A reversed view has no contiguous storage, so this goes through the copy.
     let scattered = body.reversed().reversed() as ReversedCollection<ReversedCollection<[UInt8]>>
     #expect(
-      signer.signature(id: "a", timestamp: 1, body: scattered) == signer.signature(id: "a", timestamp: 1, body: body))
+      signer.signature(id: "a", timestamp: 1, body: scattered) == signer.signature(id: "a", timestamp: 1, body: body)
+    )
   }
 
   @Test(arguments: [0, 7, -1, -1_234_567_890, Int.max, Int.min])

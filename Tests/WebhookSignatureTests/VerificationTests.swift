@@ -10,13 +10,19 @@ import WebhookSignature
 
   /// Verifies the vector with some of its parts replaced.
   private func verify(
-    id: String? = "msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp: String? = "1614265330",
-    signature: String? = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=", body: String? = nil,
+    id: String? = "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    timestamp: String? = "1614265330",
+    signature: String? = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    body: String? = nil,
     afterSeconds: Double = 0
   ) throws {
     try verifier.verify(
-      id: id, timestamp: timestamp, signature: signature, body: Array((body ?? vector.body).utf8),
-      now: vector.now.addingTimeInterval(afterSeconds))
+      id: id,
+      timestamp: timestamp,
+      signature: signature,
+      body: Array((body ?? vector.body).utf8),
+      now: vector.now.addingTimeInterval(afterSeconds)
+    )
   }
 
   @Test func everyTamperedPartIsDetected() throws {
@@ -44,7 +50,12 @@ import WebhookSignature
       changed[bit / 8] ^= 1 << (bit % 8)
       #expect(throws: WebhookVerificationError.noMatchingSignature) {
         try verifier.verify(
-          id: "a", timestamp: "0", signature: signature, body: changed, now: Date(timeIntervalSince1970: 0))
+          id: "a",
+          timestamp: "0",
+          signature: signature,
+          body: changed,
+          now: Date(timeIntervalSince1970: 0)
+        )
       }
     }
   }
@@ -87,8 +98,12 @@ import WebhookSignature
         for timestamp in ["0", "999999999999"] {
           #expect(throws: WebhookVerificationError.self) {
             try verifier.verify(
-              id: "a", timestamp: timestamp, signature: "v1,", body: [UInt8](),
-              now: Date(timeIntervalSince1970: now))
+              id: "a",
+              timestamp: timestamp,
+              signature: "v1,",
+              body: [UInt8](),
+              now: Date(timeIntervalSince1970: now)
+            )
           }
         }
       }
