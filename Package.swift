@@ -31,6 +31,16 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: strict),
+    .executableTarget(
+      name: "SignatureBenchmark",
+      dependencies: ["WebhookSignature", .product(name: "Crypto", package: "swift-crypto")],
+      path: "Benchmarks/SignatureBenchmark",
+      swiftSettings: strict),
+    .executableTarget(
+      name: "ReceiverBenchmark",
+      dependencies: ["Receiver", "WebhookSignature"],
+      path: "Benchmarks/ReceiverBenchmark",
+      swiftSettings: strict),
     .testTarget(name: "WebhookSignatureTests", dependencies: ["WebhookSignature"], swiftSettings: strict),
     .testTarget(
       name: "ReceiverTests",

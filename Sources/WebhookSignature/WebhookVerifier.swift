@@ -1,9 +1,9 @@
 import Crypto
 
 #if canImport(FoundationEssentials)
-  public import FoundationEssentials
+  import FoundationEssentials
 #else
-  public import Foundation
+  import Foundation
 #endif
 
 /// Verifies webhooks signed as Standard Webhooks says, with one or several keys of which any may match.
