@@ -11,9 +11,12 @@ import WebhookSignature
 package final class Receiver: Sendable {
   /// The largest body taken, unless the initialiser says otherwise. Larger ones are answered 413.
   package static let defaultBodyLimitBytes = 8 * 1024 * 1024
+  /// How long a handler may take, unless the initialiser says otherwise. Longer than a sender waits.
+  package static let defaultLongestReply = Duration.seconds(60)
 
   private let host: String
   private let port: UInt16
+  private let longestReply: Duration
   private let logger: Logger
   private let httpHandler: DeliveryHTTPHandler
   private let listening = ListeningPort()
@@ -26,6 +29,9 @@ package final class Receiver: Sendable {
   ///   - port: The port to listen on; 0 lets the system choose, and ``waitUntilListening()`` tells which.
   ///   - verifier: Checks signatures; nil to check none.
   ///   - bodyLimitBytes: The largest body taken. Larger ones are read, dropped and answered 413.
+  ///   - longestReply: After this time, 1 s to one year, FlyingFox answers 500 for a handler that has not, whether it
+  ///     works, waits or hangs. Not longer than needed: every request served costs about 700 bytes until this time has
+  ///     passed, because FlyingFox races each handler against a sleep, and Swift keeps a cancelled sleep until its end.
   ///   - logger: For what the HTTP server says, at debug and trace level.
   ///   - now: The time to compare timestamps with.
   ///   - handler: Called once per POST or PUT, concurrently. Should end soon when its task is cancelled.
@@ -34,12 +40,14 @@ package final class Receiver: Sendable {
     port: UInt16,
     verifier: WebhookVerifier?,
     bodyLimitBytes: Int = Receiver.defaultBodyLimitBytes,
+    longestReply: Duration = Receiver.defaultLongestReply,
     logger: Logger = Logger(label: "martlet.receiver", factory: { _ in SwiftLogNoOpLogHandler() }),
     now: @escaping @Sendable () -> Date = { Date() },
     handler: @escaping @Sendable (ReceivedDelivery) async -> Reply
   ) {
     self.host = host
     self.port = port
+    self.longestReply = min(max(longestReply, .seconds(1)), .seconds(365 * 24 * 3600))
     self.logger = logger
     httpHandler = DeliveryHTTPHandler(
       verifier: verifier,
@@ -92,7 +100,7 @@ package final class Receiver: Sendable {
     }
     // Unstructured for the same reason: it waits for the server.
     let watching = Task {
-      try await server.waitUntilListening(timeout: Self.noTimeoutSeconds)
+      try await server.waitUntilListening(timeout: 3600)
       feed.yield(.listening)
     }
     defer { watching.cancel() }
@@ -129,7 +137,7 @@ package final class Receiver: Sendable {
       HTTPServer(
         config: HTTPServer.Configuration(
           address: address,
-          timeout: Self.noTimeoutSeconds,
+          timeout: TimeInterval(longestReply.components.seconds),
           // Bodies up to the first size come in one piece; larger ones are streamed and never kept for a replay.
           sharedRequestBufferSize: 64 * 1024,
           sharedRequestReplaySize: 64 * 1024,
@@ -143,8 +151,4 @@ package final class Receiver: Sendable {
     return host.contains(":")
       ? make(try sockaddr_in6.inet6(ip6: host, port: port)) : make(try sockaddr_in.inet(ip4: host, port: port))
   }
-
-  /// FlyingFox answers 500 when a handler takes longer than its timeout, and always has one. A handler here may take
-  /// as long as the client waits. A year; an infinite one would overflow its arithmetic.
-  private static let noTimeoutSeconds: TimeInterval = 365 * 24 * 3600
 }
