@@ -10,20 +10,19 @@ let strict: [SwiftSetting] = [
 let package = Package(
   name: "martlet",
   platforms: [.macOS(.v15)],
-  products: [
-    .executable(name: "martlet", targets: ["martlet"]),
-    .library(name: "WebhookSignature", targets: ["WebhookSignature"]),
-  ],
-  dependencies: [
-    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
-    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
-    .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
-  ],
   targets: [
-    .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"]), .brew(["libpq"])]),
-    .systemLibrary(
-      name: "CLibCurl", pkgConfig: "libcurl", providers: [.apt(["libcurl4-openssl-dev"]), .brew(["curl"])]),
+    .target(name: "EmbeddedPostgres", swiftSettings: strict),
+    // A process for those tests to kill.
+    .executableTarget(
+      name: "ThrowawayPostgres",
+      dependencies: ["EmbeddedPostgres"],
+      path: "Tests/ThrowawayPostgres",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "EmbeddedPostgresTests",
+      dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"],
+      swiftSettings: strict
+    ),
   ]
 )
