@@ -37,6 +37,12 @@ struct Cluster: Sendable {
     )
     var caFile: URL?
     if options.tls {
+      // Without this the server would only say that it cannot set `ssl`.
+      let library = try await tools.runAsOwner(
+        [binaries.postgres, "-D", data.path, "-C", "ssl_library"],
+        announcing: keeper
+      )
+      guard library.contains("OpenSSL") else { throw EmbeddedPostgresError.builtWithoutTLS(binaries.directory) }
       let authority = try await ThrowawayAuthority.make(in: tools.directory, tools: tools)
       try tools.user?.own(authority.keyFile)
       try tools.user?.own(authority.certificateFile)

@@ -3,6 +3,7 @@ package enum EmbeddedPostgresError: Error, CustomStringConvertible {
   case binariesNotFound(searched: [String])
   case socketPathTooLong(String)
   case noServiceUser
+  case builtWithoutTLS(String)
   case noFreePort
   case invalidSetting(String)
   case systemCall(String, errno: Int32)
@@ -24,6 +25,7 @@ package enum EmbeddedPostgresError: Error, CustomStringConvertible {
       "\(path) is too long for a unix socket (107 bytes); choose a shorter directory or TMPDIR."
     case .noServiceUser:
       "PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody; run as another user."
+    case .builtWithoutTLS(let directory): "The PostgreSQL in \(directory) was built without TLS; choose another."
     case .noFreePort: "No free port on 127.0.0.1 after 100 tries."
     case .invalidSetting(let name): "Not the name of a postgresql.conf setting: \(name)"
     case .systemCall(let name, let code): "\(name) failed: \(describe(errno: code))"
