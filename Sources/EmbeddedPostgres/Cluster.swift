@@ -84,13 +84,23 @@ struct Cluster: Sendable {
     try tools.user?.own(file)
   }
 
-  private static func makeDirectory(in parent: URL?, owner: ServiceUser?) throws -> URL {
+  private static let name = "martlet-pg-XXXXXX"
+
+  /// The address of a unix socket has room for 107 bytes.
+  private static func fits(_ directory: String) -> Bool { (directory + "/.s.PGSQL.65535").utf8.count <= 107 }
+
+  private static func temporaryDirectory(_ owner: ServiceUser?) -> URL {
     // Root's TMPDIR may be closed to the user the server runs as; /tmp never is.
-    let temporary = owner == nil ? ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp" : "/tmp"
-    let template = (parent ?? URL(fileURLWithPath: temporary)).appendingPathComponent("martlet-pg-XXXXXX").path
-    guard (template + "/.s.PGSQL.65535.lock").utf8.count <= 107 else {
-      throw EmbeddedPostgresError.socketPathTooLong(template)
+    if owner == nil, let own = ProcessInfo.processInfo.environment["TMPDIR"], own.hasPrefix("/"), fits("\(own)/\(name)")
+    {
+      return URL(fileURLWithPath: own)
     }
+    return URL(fileURLWithPath: "/tmp")
+  }
+
+  private static func makeDirectory(in parent: URL?, owner: ServiceUser?) throws -> URL {
+    let template = (parent ?? temporaryDirectory(owner)).appendingPathComponent(name).path
+    guard fits(template) else { throw EmbeddedPostgresError.socketPathTooLong(template) }
     var path = Array(template.utf8CString)
     guard mkdtemp(&path) != nil else {
       throw EmbeddedPostgresError.systemCall("making a directory like \(template)", errno: errno)

@@ -9,7 +9,8 @@ extension EmbeddedPostgres {
     package var settings: [String: String]
     /// A throwaway certificate authority and a certificate for localhost; connections over TCP must then use TLS.
     package var tls: Bool
-    /// Where the server's own directory is made. Default: `/tmp`, or `TMPDIR` if not root.
+    /// Where the server's own directory is made; the user it runs as must be able to enter. Default: `/tmp`, or
+    /// `TMPDIR` if not root.
     package var directory: URL?
     /// Off, an operating system crash would corrupt the cluster; a crash of PostgreSQL alone does not.
     package var fsync: Bool

@@ -5,7 +5,8 @@ import Synchronization
 ///
 /// It listens on 127.0.0.1 and on a unix socket in its own directory, lets every local user in without a password
 /// (never use it for data that matters), and is stopped and removed with `stop()`. When this process dies, whatever
-/// way, a keeper process stops and removes it instead.
+/// way, or drops its last reference, a keeper process stops and removes it instead. So hold on to it (or use
+/// `withEmbeddedPostgres`): Swift may release an object after its last use, not at the end of its scope.
 package final class EmbeddedPostgres: Sendable {
   /// The loopback port. It stays the same over `restart`, `halt` and `resume`.
   package let port: UInt16
@@ -16,11 +17,12 @@ package final class EmbeddedPostgres: Sendable {
   /// The certificate authority that signed the server's certificate, with `Options.tls` only.
   package let caFile: URL?
 
-  private let binaries: PostgresBinaries
-  private let tools: ToolRunner
-  private let keeper: Keeper
-  private let startTimeout: Duration
-  private let postmaster = Mutex<ChildProcess?>(nil)
+  let binaries: PostgresBinaries
+  let tools: ToolRunner
+  let keeper: Keeper
+  let startTimeout: Duration
+  /// nil while the server is not running, as far as we have looked.
+  let postmaster = Mutex<ChildProcess?>(nil)
 
   private init(cluster: Cluster, port: UInt16, timeout: Duration) {
     self.port = port
@@ -71,9 +73,19 @@ package final class EmbeddedPostgres: Sendable {
   package var connectionString: String { connectionString(database: "postgres") }
 
   package func connectionString(database: String) -> String {
-    let name = database.addingPercentEncoding(withAllowedCharacters: .alphanumerics) ?? database
+    let name = Self.encode(database)
     guard let caFile else { return "postgres://postgres@127.0.0.1:\(port)/\(name)" }
-    return "postgres://postgres@localhost:\(port)/\(name)?sslmode=verify-full&sslrootcert=\(caFile.path)"
+    let tls = "sslmode=verify-full&sslrootcert=\(Self.encode(caFile.path))"
+    return "postgres://postgres@localhost:\(port)/\(name)?\(tls)"
+  }
+
+  private static func encode(_ text: String) -> String {
+    let plain = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~".utf8)
+    return text.utf8.map { plain.contains($0) ? String(UnicodeScalar($0)) : "%" + Self.hex($0) }.joined()
+  }
+
+  private static func hex(_ byte: UInt8) -> String {
+    (byte < 16 ? "0" : "") + String(byte, radix: 16, uppercase: true)
   }
 
   /// Makes a database and returns its connection string. A template must have no open connection.
@@ -82,80 +94,6 @@ package final class EmbeddedPostgres: Sendable {
     let from = template.map { ["-T", $0] } ?? []
     try await tools.run([binaries.client("createdb")] + arguments + from + ["--", name])
     return connectionString(database: name)
-  }
-
-  /// Stops the server and keeps data and port for `resume()`. Does nothing if it is not running.
-  package func halt(_ mode: StopMode = .fast, within limit: Duration = .seconds(60)) async throws {
-    guard let child = postmaster.withLock({ $0 }) else { return }
-    child.signal(mode.signal)
-    guard try await child.waitForExit(within: limit) != nil else {
-      throw EmbeddedPostgresError.stopTimedOut(mode, after: limit)
-    }
-    forget(child)
-  }
-
-  /// Starts the server on the same port and data again, and returns once it accepts connections.
-  package func resume() async throws {
-    if pid != nil { return }
-    let log = try Log(logFile)
-    let child = try tools.spawnAsOwner(
-      [binaries.postgres, "-D", dataDirectory.path],
-      output: logFile,
-      announcing: keeper
-    )
-    postmaster.withLock { $0 = child }
-    let status = PostmasterStatus(dataDirectory: dataDirectory)
-    let deadline = ContinuousClock.now + startTimeout
-    while !status.isReady(pid: child.pid) {
-      if let exit = child.exitStatus() {
-        forget(child)
-        let tail = log.tail()
-        throw tail.contains("could not create any TCP/IP sockets") || tail.contains("Address already in use")
-          ? EmbeddedPostgresError.portTaken(port, log: tail) : .startFailed(exit, log: tail)
-      }
-      if ContinuousClock.now > deadline {
-        try await kill()
-        throw EmbeddedPostgresError.startTimedOut(after: startTimeout, log: log.tail())
-      }
-      try await Task.sleep(for: .milliseconds(2))
-    }
-  }
-
-  package func restart(_ mode: StopMode = .fast) async throws {
-    try await halt(mode)
-    try await resume()
-  }
-
-  /// Kills the postmaster and all its backends with SIGKILL and returns when all of them are gone.
-  ///
-  /// Backends notice a dead postmaster by themselves only when they next wait, so a busy one would go on writing.
-  package func kill() async throws {
-    guard let child = postmaster.withLock({ $0 }) else { return }
-    // A stopped postmaster neither forks nor reaps, so the list is complete and no process id in it is reused.
-    child.signal(SIGSTOP)
-    let backends = ProcessTable.children(of: child.pid)
-    for backend in backends { _ = Foundation.kill(backend, SIGKILL) }
-    child.signal(SIGKILL)
-    let deadline = ContinuousClock.now + .seconds(30)
-    while child.exitStatus() == nil || backends.contains(where: ProcessTable.isRunning) {
-      guard ContinuousClock.now < deadline else { throw EmbeddedPostgresError.stopTimedOut(nil, after: .seconds(30)) }
-      try await Task.sleep(for: .milliseconds(2))
-    }
-    forget(child)
-  }
-
-  /// Ends the server with a fast shutdown (an immediate one if that takes too long) and removes its directory.
-  package func stop() async throws {
-    // Unstructured, because cleaning up must not be cut short when the caller has been cancelled.
-    try await Task {
-      do { try await halt(.fast, within: .seconds(20)) } catch EmbeddedPostgresError.stopTimedOut { try await kill() }
-      await keeper.finish()
-    }.value
-  }
-
-  private func forget(_ child: ChildProcess) {
-    keeper.watch(nil)
-    postmaster.withLock { if $0 === child { $0 = nil } }
   }
 }
 

@@ -12,6 +12,11 @@ enum ProcessTable {
     status(of: pid).map { $0.state != "Z" } ?? false
   }
 
+  /// Stopped by SIGSTOP, which takes effect a little after it is sent.
+  static func standsStill(_ pid: pid_t) -> Bool {
+    status(of: pid).map { $0.state == "T" } ?? true
+  }
+
   /// `pid (name) state parent …`, where the name may hold spaces and brackets.
   private static func status(of pid: pid_t) -> (state: Substring, parent: pid_t)? {
     guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8),

@@ -50,6 +50,8 @@ struct ToolRunner: Sendable {
       return text
     } catch {
       child.signal(SIGKILL)
+      // Unstructured, because the process must be reaped though we may have been cancelled.
+      _ = await Task { try? await child.waitForExit(within: .seconds(5)) }.value
       throw error
     }
   }

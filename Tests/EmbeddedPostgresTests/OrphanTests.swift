@@ -39,6 +39,21 @@ import Testing
     }
   }
 
+  @Test func cancelledStartLeavesNothing() async throws {
+    try await withTemporaryDirectory { (parent) async throws in
+      chmod(parent.path, 0o777)
+      let start = Task { try await EmbeddedPostgres.start(.init(directory: parent)) }
+      try await eventually("initdb at work") {
+        try contents(parent).contains {
+          FileManager.default.fileExists(atPath: parent.appendingPathComponent("\($0)/data/PG_VERSION").path)
+        }
+      }
+      start.cancel()
+      await #expect(throws: CancellationError.self) { try await start.value }
+      #expect(try contents(parent) == [])
+    }
+  }
+
   @Test func droppedServerIsStopped() async throws {
     let (postmaster, directory) = try await {
       let server = try await EmbeddedPostgres.start()
