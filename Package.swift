@@ -93,6 +93,9 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "IntegrationTests", dependencies: ["TestSupport", "Dispatcher", "Receiver"], swiftSettings: strict),
+    .testTarget(
+      name: "ChaosTests", dependencies: ["TestSupport", "Receiver", "martlet"], swiftSettings: strict),
+    .testTarget(name: "HTTPDeliveryTests", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),
     .testTarget(name: "WebhookSignatureTests", dependencies: ["WebhookSignature"], swiftSettings: strict),
     .testTarget(name: "ReceiverTests", dependencies: ["Receiver", "WebhookSignature"], swiftSettings: strict),
     .testTarget(

@@ -11,6 +11,7 @@ package final class Listener: Sendable {
     package var body: String
     package var headers: [(name: String, value: String)]
     package var answered: Int
+    package var at: ContinuousClock.Instant
     /// `n` of the payloads that TestDatabase.publish makes.
     package var n: Int? {
       (try? JSONSerialization.jsonObject(with: Data(body.utf8)) as? [String: Any])
@@ -40,7 +41,8 @@ package final class Listener: Sendable {
         path: delivery.path,
         body: String(decoding: delivery.body, as: UTF8.self),
         headers: delivery.headers,
-        answered: 0
+        answered: 0,
+        at: delivery.receivedAt
       )
       if verifier != nil, delivery.verification != .verified { return Reply(status: 401) }
       return record.arrivals.withLock { arrivals in

@@ -66,5 +66,7 @@ package func withDispatcher<Value>(
 /// Quiet, unless MARTLET_TEST_LOG is set.
 private var testLogger: Logger {
   let isLoud = ProcessInfo.processInfo.environment["MARTLET_TEST_LOG"] != nil
-  return Logger(label: "test") { isLoud ? StreamLogHandler.standardError(label: $0) as any LogHandler : SwiftLogNoOpLogHandler() }
+  return Logger(label: "test") {
+    isLoud ? StreamLogHandler.standardError(label: $0) as any LogHandler : SwiftLogNoOpLogHandler()
+  }
 }

@@ -17,25 +17,29 @@ package final class TestDatabase: Sendable {
   }
 
   /// On the shared server: for tests that leave it running.
-  package static func make() async throws -> TestDatabase {
-    try await make(on: shared.value)
+  package static func make(migrated: Bool = true) async throws -> TestDatabase {
+    try await make(on: shared.value, migrated: migrated)
   }
 
   /// On a server of its own, with fsync as in production: for tests that break it.
   package static func makeAlone(settings: [String: String] = [:]) async throws -> TestDatabase {
-    try await make(on: EmbeddedPostgres.start(.init(settings: settings, fsync: true)))
+    try await make(on: EmbeddedPostgres.start(.init(settings: settings, fsync: true)), migrated: true)
   }
 
-  private static func make(on server: EmbeddedPostgres) async throws -> TestDatabase {
+  private static func make(on server: EmbeddedPostgres, migrated: Bool) async throws -> TestDatabase {
     let name = "t\(counter.add(1, ordering: .relaxed).newValue)"
     let database = TestDatabase(server: server, connectionString: try await server.createDatabase(name))
-    _ = try await database.session.withConnection { try Migrator($0).migrate().count }
+    if migrated { _ = try await database.session.withConnection { try Migrator($0).migrate().count } }
     return database
   }
 
   private static let counter = Atomic(0)
   private static let shared = Task {
     try await EmbeddedPostgres.start(.init(settings: ["max_prepared_transactions": "20", "max_connections": "200"]))
+  }
+
+  package func newSession() async throws -> Session {
+    Session(ConnectionConfiguration(connectionString: connectionString))
   }
 
   package func execute(_ sql: String) async throws {
