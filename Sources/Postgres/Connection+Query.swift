@@ -9,7 +9,7 @@ extension Connection {
     do {
       try prepare(statement)
       return try run(parameters) { PQexecPrepared(handle, statement.name, $0, $1, $2, $3, 1) }
-    } catch where error.isLostStatement {
+    } catch  where error.isLostStatement {
       // Its tables changed, somebody deallocated it, or there is a pooler that we had not noticed. Nothing was executed.
       statements.lose(statement, stillThere: error.sqlState != "26000")
       if error.sqlState == "42P05" { isPooled = true }
@@ -46,7 +46,10 @@ extension Connection {
     guard total <= Self.maxParameterBytes else {
       // The server would end the connection.
       throw PostgresError(
-        .server, sqlState: "54000", message: "the statement's parameters have \(total) bytes; PostgreSQL takes 1 GB")
+        .server,
+        sqlState: "54000",
+        message: "the statement's parameters have \(total) bytes; PostgreSQL takes 1 GB"
+      )
     }
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: total + 1, alignment: 1)
     defer { buffer.deallocate() }

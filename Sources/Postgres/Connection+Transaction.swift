@@ -10,7 +10,8 @@ extension Connection {
   ///
   /// - Parameter isolation: what follows ISOLATION LEVEL, such as `SERIALIZABLE READ ONLY`. Never from outside.
   package func transaction<Value>(
-    isolation: String = "READ COMMITTED", _ body: (Connection) throws -> Value
+    isolation: String = "READ COMMITTED",
+    _ body: (Connection) throws -> Value
   ) throws -> Value {
     let isPlain = isolation.unicodeScalars.allSatisfy { $0.properties.isAlphabetic || $0 == " " || $0 == "," }
     precondition(isPlain, "transaction: not an isolation level")
@@ -48,7 +49,10 @@ extension Connection {
     // The server answers COMMIT in a failed transaction with success and the tag ROLLBACK.
     guard result.commandTag == "COMMIT" else {
       throw PostgresError(
-        .server, sqlState: "25P02", message: "the transaction was rolled back, because a statement in it had failed")
+        .server,
+        sqlState: "25P02",
+        message: "the transaction was rolled back, because a statement in it had failed"
+      )
     }
   }
 

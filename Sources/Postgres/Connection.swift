@@ -21,7 +21,7 @@ package final class Connection {
     let pairs = try configuration.checkedParameters()
     let keywords = pairs.map { strdup($0.0) }
     let values = pairs.map { strdup($0.1) }
-    defer { (keywords + values).forEach { free($0) } }
+    defer { for string in keywords + values { free(string) } }
     let keywordPointers = keywords.map { UnsafePointer($0) } + [nil]
     let valuePointers = values.map { UnsafePointer($0) } + [nil]
     guard let handle = PQconnectdbParams(keywordPointers, valuePointers, 1) else {

@@ -16,8 +16,12 @@ package struct ConnectionConfiguration: Sendable {
   package var requiresWritable: Bool
 
   package init(
-    connectionString: String? = nil, applicationName: String = "martlet", connectTimeout: Duration = .seconds(5),
-    statementTimeout: Duration = .seconds(60), setUp: [String] = [], requiresWritable: Bool = true
+    connectionString: String? = nil,
+    applicationName: String = "martlet",
+    connectTimeout: Duration = .seconds(5),
+    statementTimeout: Duration = .seconds(60),
+    setUp: [String] = [],
+    requiresWritable: Bool = true
   ) {
     self.connectionString = connectionString
     self.applicationName = applicationName

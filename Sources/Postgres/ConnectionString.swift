@@ -48,17 +48,21 @@ enum ConnectionString {
       }
     case "connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
       "tcp_user_timeout":
-      guard value.isEmpty || Int32(value.trimmingPrefix(" ")) != nil else { throw unreadable("\(keyword) is not a number") }
+      guard value.isEmpty || Int32(value.trimmingPrefix(" ")) != nil else {
+        throw unreadable("\(keyword) is not a number")
+      }
     default: break
     }
   }
 
   private static func unreadable(_ reason: String) -> PostgresError {
     PostgresError(
-      .connection, message: "the connection string cannot be read: \(reason)",
+      .connection,
+      message: "the connection string cannot be read: \(reason)",
       hint: """
         Expected is postgres://user:password@host:port/database or host=… dbname=… user=…; in the first form, \
         characters such as @ / : ? # % in a user name or password are written as %40 %2F %3A %3F %23 %25.
-        """)
+        """
+    )
   }
 }

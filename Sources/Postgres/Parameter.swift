@@ -48,7 +48,10 @@ package struct Parameter: Sendable {
   /// The binary format of a one-dimensional array: dimensions, has-nulls, element type, length, lower bound, then each
   /// element with its length, −1 for null. Source: `array_recv` in PostgreSQL's arrayfuncs.c.
   private static func array<Element>(
-    _ type: UInt32, of elementType: UInt32, _ values: [Element?], sizeHint: Int,
+    _ type: UInt32,
+    of elementType: UInt32,
+    _ values: [Element?],
+    sizeHint: Int,
     _ write: (Element, inout [UInt8]) -> Void
   ) -> Parameter {
     var bytes: [UInt8] = []

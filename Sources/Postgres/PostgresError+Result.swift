@@ -11,10 +11,14 @@ extension PostgresError {
     }
     let isFatal = field(Field.severity).map { $0 == "FATAL" || $0 == "PANIC" } ?? false
     self.init(
-      isConnected && !isFatal ? .server : .connection, sqlState: field(Field.sqlState) ?? "",
+      isConnected && !isFatal ? .server : .connection,
+      sqlState: field(Field.sqlState) ?? "",
       message: field(Field.message) ?? Self.oneLine(String(cString: PQresultErrorMessage(result))),
-      detail: field(Field.detail), hint: field(Field.hint), context: field(Field.context),
-      routine: field(Field.routine))
+      detail: field(Field.detail),
+      hint: field(Field.hint),
+      context: field(Field.context),
+      routine: field(Field.routine)
+    )
     if message.isEmpty { message = Self.unsupported(PQresultStatus(result)) }
     hideValues()
   }

@@ -28,8 +28,13 @@ package struct PostgresError: Error, Sendable, Equatable {
   package var isCommitUnknown = false
 
   package init(
-    _ kind: Kind, sqlState: String = "", message: String, detail: String? = nil, hint: String? = nil,
-    context: String? = nil, routine: String? = nil
+    _ kind: Kind,
+    sqlState: String = "",
+    message: String,
+    detail: String? = nil,
+    hint: String? = nil,
+    context: String? = nil,
+    routine: String? = nil
   ) {
     self.kind = kind
     self.sqlState = sqlState

@@ -65,7 +65,8 @@ package final class ResultSet {
   package func text(_ row: Int, _ column: Int) throws(PostgresError) -> String? {
     guard let text = string(row, column) else { return nil }
     let type = type(column)
-    guard PQfformat(result, Int32(clamping: column)) == 0 || OID.textLike.contains(type) || type >= OID.firstOfUsers else {
+    guard PQfformat(result, Int32(clamping: column)) == 0 || OID.textLike.contains(type) || type >= OID.firstOfUsers
+    else {
       throw mismatch(column, "text")
     }
     return text

@@ -19,7 +19,8 @@ package struct Timestamp: Sendable, Hashable, Comparable {
     let (whole, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000)
     guard !overflow else { return Timestamp(microsecondsSince2000: seconds < 0 ? .min : .max) }
     return Timestamp(
-      microsecondsSince2000: Self.sum(Self.sum(microsecondsSince2000, whole), attoseconds / 1_000_000_000_000))
+      microsecondsSince2000: Self.sum(Self.sum(microsecondsSince2000, whole), attoseconds / 1_000_000_000_000)
+    )
   }
 
   private static func sum(_ a: Int64, _ b: Int64) -> Int64 {
