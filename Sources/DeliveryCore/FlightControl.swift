@@ -60,10 +60,13 @@ package struct FlightControl<Item> {
     while inFlight < maxInFlight, let endpoint = ring.popFirst() {
       guard var lane = lanes.removeValue(forKey: endpoint) else { preconditionFailure("ring names an idle endpoint") }
       lane.isInRing = false
-      started.append(lane.queue.removeFirst())
-      lane.inFlight += 1
-      inFlight += 1
-      enterRing(endpoint, &lane)
+      // The limit may have been lowered since the endpoint entered the ring; it returns when something finishes.
+      if lane.inFlight < lane.limit {
+        started.append(lane.queue.removeFirst())
+        lane.inFlight += 1
+        inFlight += 1
+        enterRing(endpoint, &lane)
+      }
       lanes[endpoint] = lane
     }
     return started
@@ -97,7 +100,9 @@ package struct FlightControl<Item> {
 
   /// Takes everything queued off all queues.
   package mutating func withdrawAll() -> [Item] {
-    Array(lanes.keys).flatMap { withdraw(endpoint: $0) }
+    ring = []
+    for endpoint in lanes.keys { lanes[endpoint]?.isInRing = false }
+    return Array(lanes.keys).flatMap { withdraw(endpoint: $0) }
   }
 
   private mutating func enterRing(_ endpoint: Int64, _ lane: inout Lane) {

@@ -15,6 +15,9 @@ package struct IntakePlan {
     /// How far behind the last claim the next one begins, once an endpoint has been claimed empty: rows written by slow
     /// transactions may turn up there.
     package var claimSlackMicroseconds: Int64 = 10_000_000
+    /// How often an endpoint is claimed from the beginning all the same: rows that came in below where the last claim
+    /// began would otherwise wait for as long as others keep coming.
+    package var fullClaimEvery: Duration = .seconds(60)
     package var shortestPoll: Duration = .milliseconds(1)
     package var longestPoll: Duration = .milliseconds(20)
     /// How long a full but fast endpoint may hold up the cut.
@@ -37,6 +40,8 @@ package struct IntakePlan {
   private var due: [Int64: Duration] = [:]
   /// Everything due before this has been claimed: dead index entries there need not be walked again.
   private var floors: [Int64: Int64] = [:]
+  /// When each endpoint with a floor is next claimed from the beginning.
+  private var fullClaimAt: [Int64: Duration] = [:]
   private var nextLook: Duration = .zero
   private var lastCut: Duration = .zero
   private var lastEvent: Duration = .zero
@@ -49,6 +54,10 @@ package struct IntakePlan {
     if now >= nextLook { return .look }
     let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }.keys.sorted()
     if !claimable.isEmpty {
+      for endpoint in claimable where fullClaimAt[endpoint, default: .zero] <= now {
+        floors[endpoint] = nil
+        fullClaimAt[endpoint] = now + limits.fullClaimEvery
+      }
       return .claim(
         endpoints: claimable,
         slots: claimable.map { flight.room(for: $0) },
@@ -62,6 +71,7 @@ package struct IntakePlan {
     let fullest = flight.busyEndpoints.max { flight.held(by: $0) < flight.held(by: $1) }
     let room = fullest.map { flight.room(for: $0) } ?? flight.free / 2
     let patienceEnds = lastCut + limits.patience
+    if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     if room < limits.eventsPerCut / 2, now < patienceEnds, let fullest,
       progress[fullest, default: Progress()].makes(limits.eventsPerCut / 2 - room, within: limits.patience, at: now)
     {
@@ -98,10 +108,16 @@ package struct IntakePlan {
       if yield.count == 0 {
         floors[endpoint] = nil
       } else {
-        floors[endpoint] = yield.count < slots ? yield.latestDue - limits.claimSlackMicroseconds : yield.latestDue
+        floors[endpoint] = yield.count < slots ? below(yield.latestDue) : yield.latestDue
       }
       if yield.count < slots { due[endpoint] = nil }
     }
+  }
+
+  /// The database's `-infinity` and its neighbours have nothing below them.
+  private func below(_ due: Int64) -> Int64 {
+    let (floor, overflow) = due.subtractingReportingOverflow(limits.claimSlackMicroseconds)
+    return overflow ? .min : floor
   }
 
   /// The answer to a cut. `events` is nil if there was nothing, or somebody else is cutting.
@@ -134,6 +150,9 @@ package struct IntakePlan {
     var count = 0
     var perSecond: Double?
 
+    /// From now on it counts that nothing ends.
+    mutating func watch(at now: Duration) { if windowBegan == nil { windowBegan = now } }
+
     mutating func note(at now: Duration) {
       guard let began = windowBegan else {
         windowBegan = now
@@ -149,10 +168,12 @@ package struct IntakePlan {
     }
 
     func makes(_ needed: Int, within patience: Duration, at now: Duration) -> Bool {
-      guard let perSecond, let windowBegan else { return true }
-      // A window that has long been open says more than the one before it: the endpoint may have come to a halt.
+      guard let windowBegan else { return true }
+      // A window that has long been open says more than the one before it: the endpoint may have come to a halt, or
+      // never have ended anything at all.
       let open = now - windowBegan
-      let pace = open > .milliseconds(200) ? Double(count) / (open / .seconds(1)) : perSecond
+      let isLong = open > .milliseconds(200)
+      guard let pace = isLong ? Double(count) / (open / .seconds(1)) : perSecond else { return true }
       return pace * (patience / .seconds(1)) >= Double(needed)
     }
   }

@@ -34,7 +34,8 @@ import Testing
       try connection.execute("SET timezone = 'UTC'")
       #expect(
         try elements(.timestampArray(times.map { $0.map(Timestamp.init(microsecondsSince2000:)) }))
-          == ["2000-01-01 00:00:00+00", nil, "infinity"])
+          == ["2000-01-01 00:00:00+00", nil, "infinity"]
+      )
     }
   }
 

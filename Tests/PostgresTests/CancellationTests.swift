@@ -84,7 +84,8 @@ import Testing
 
   @Test func taskCancelledWhileConnectingNeverRuns() async throws {
     let silent = try ListeningSocket()
-    let url = "postgres://postgres@127.0.0.1:\(silent.port)/postgres?connect_timeout=60&gssencmode=disable&sslmode=disable"
+    let url =
+      "postgres://postgres@127.0.0.1:\(silent.port)/postgres?connect_timeout=60&gssencmode=disable&sslmode=disable"
     let session = Session(.init(connectionString: url))
     let task = Task { try await session.withConnection { _ in _ = Issue.record("ran after its cancellation") } }
     try await eventually("the call") { silent.hasCaller }

@@ -36,7 +36,9 @@ import Testing
 
   @Test func floats() async throws {
     try await withConnection { connection in
-      let values = [0, -0.0, 0.1, -1e-308, .leastNonzeroMagnitude, .greatestFiniteMagnitude, .infinity, -.infinity, nil]
+      let values = [
+        0, -0.0, 0.1, -1e-308, .leastNonzeroMagnitude, .greatestFiniteMagnitude, .infinity, -.infinity, nil,
+      ]
       for value in values as [Double?] {
         try #expect(connection.query("SELECT $1", [.float8(value)]).double(0, 0)?.bitPattern == value?.bitPattern)
       }

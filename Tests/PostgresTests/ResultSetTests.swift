@@ -7,7 +7,8 @@ import Testing
 @Suite struct ResultSetTests {
   private static let expressions = [
     "true", "1::smallint", "1", "1::bigint", "1.5::real", "1.5::float8", "1.5::numeric", "'x'::text", "''::text",
-    "'x'::varchar", "'x'::name", "'x'::\"char\"", "''::bytea", "'\\x01020304050607'::bytea", "'{}'::json", "'{}'::jsonb",
+    "'x'::varchar", "'x'::name", "'x'::\"char\"", "''::bytea", "'\\x01020304050607'::bytea", "'{}'::json",
+    "'{}'::jsonb",
     "gen_random_uuid()", "now()", "now()::date", "now()::timestamp", "'1 day'::interval", "'{}'::int[]", "'{1}'::int[]",
     "'{}'::bigint[]", "'{1,2}'::bigint[]", "'{1,NULL}'::bigint[]", "'{{1,2},{3,4}}'::bigint[]",
     "'[5:6]={1,2}'::bigint[]", "'{a}'::text[]", "'{}'::uuid[]", "'127.0.0.1'::inet", "ROW(1, 'x')", "NULL",

@@ -10,7 +10,8 @@ import Testing
         try connection.execute(
           """
           DO $$ BEGIN RAISE EXCEPTION 'no such thing' USING ERRCODE = 'OBX01', DETAIL = 'a row', HINT = 'look'; END $$
-          """)
+          """
+        )
       }
       #expect(error.kind == .server && error.sqlState == "OBX01" && error.message == "no such thing")
       #expect(error.detail == "a row" && error.hint == "look" && error.routine == "exec_stmt_raise")
@@ -69,7 +70,9 @@ import Testing
   @Test func zeroByteInAStatementIsRefused() async throws {
     try await withConnection { connection in
       try connection.execute("CREATE TEMP TABLE t ()")
-      for run in [{ try connection.execute($0) }, { _ = try connection.query($0) }, { _ = try connection.queryText($0) }]
+      for run in [
+        { try connection.execute($0) }, { _ = try connection.query($0) }, { _ = try connection.queryText($0) },
+      ]
         as [(String) throws -> Void]
       {
         try #expect(postgresError { try run("DELETE FROM t\0 WHERE false") }.sqlState == "42601")

@@ -27,12 +27,17 @@ func withConnection<Value: Sendable>(_ body: @Sendable (Connection) throws -> Va
 
 @discardableResult
 func withConnection<Value: Sendable>(
-  to url: String, statementTimeout: Duration = .seconds(60), requiresWritable: Bool = true,
+  to url: String,
+  statementTimeout: Duration = .seconds(60),
+  requiresWritable: Bool = true,
   _ body: @Sendable (Connection) throws -> Value
 ) async throws -> Value {
   let configuration = ConnectionConfiguration(
-    connectionString: url, applicationName: "postgres-tests", statementTimeout: statementTimeout,
-    requiresWritable: requiresWritable)
+    connectionString: url,
+    applicationName: "postgres-tests",
+    statementTimeout: statementTimeout,
+    requiresWritable: requiresWritable
+  )
   return try await Session(configuration).withConnection(body)
 }
 
@@ -53,14 +58,17 @@ func connectError(_ url: String) async throws -> PostgresError {
   try #require(
     await #expect(throws: PostgresError.self) {
       try await withConnection(to: url) { _ in }
-    })
+    }
+  )
 }
 
 struct DeadlinePassed: Error { var waitingFor: String }
 
 /// Polls until the condition holds; throws after the deadline.
 func eventually(
-  _ what: String, within limit: Duration = .seconds(60), _ condition: () async throws -> Bool
+  _ what: String,
+  within limit: Duration = .seconds(60),
+  _ condition: () async throws -> Bool
 ) async throws {
   let deadline = ContinuousClock.now + limit
   while try await !condition() {
@@ -73,7 +81,9 @@ func eventually(
 func backends(_ condition: String, _ parameters: [Parameter] = []) async throws -> Int {
   try await withConnection { connection in
     let rows = try connection.query(
-      "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND \(condition)", parameters)
+      "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND \(condition)",
+      parameters
+    )
     return Int(try rows.required(rows.int64(0, 0), 0))
   }
 }
@@ -83,7 +93,8 @@ func terminate(_ condition: String, _ parameters: [Parameter] = []) async throws
   try await withConnection { connection in
     _ = try connection.query(
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND \(condition)",
-      parameters)
+      parameters
+    )
   }
 }
 

@@ -166,7 +166,8 @@ private struct Changed: Error, Equatable { var mind = "my mind" }
         CREATE FUNCTION \(table)() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN NULL; END';
         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON \(table) DEFERRABLE INITIALLY DEFERRED
           FOR EACH ROW EXECUTE FUNCTION \(table)();
-        """)
+        """
+      )
     }
     async let failure = session.withConnection { connection in
       try postgresError {
