@@ -7,6 +7,14 @@ struct Dispatchers: Sendable {
     let name: String
     let child: ChildProcess
     let log: URL
+
+    /// Throws if it is not.
+    func requireRunning() throws {
+      guard let status = child.exitStatus() else { return }
+      let text = (try? String(contentsOf: log, encoding: .utf8)) ?? ""
+      let tail = text.split(separator: "\n").suffix(3).joined(separator: "\n")
+      throw DemoError("the \(name) dispatcher ended by itself (\(status)):\n\(tail)")
+    }
   }
 
   /// The one to be killed, and the one that takes over.
@@ -36,20 +44,13 @@ struct Dispatchers: Sendable {
     second = try start("second")
   }
 
-  /// Throws if a dispatcher that should be running is not.
-  func requireRunning(afterKill: Bool) throws {
-    for process in afterKill ? [second] : [first, second] {
-      if let status = process.child.exitStatus() {
-        let text = (try? String(contentsOf: process.log, encoding: .utf8)) ?? ""
-        let tail = text.split(separator: "\n").suffix(3).joined(separator: "\n")
-        throw DemoError("the \(process.name) dispatcher ended by itself (\(status)):\n\(tail)")
-      }
-    }
-  }
-
   func killFirst() async throws {
+    try first.requireRunning()
     first.child.signal(SIGKILL)
-    _ = try await first.child.waitForExit(within: .seconds(10))
+    let status = try await first.child.waitForExit(within: .seconds(10))
+    guard status == .signalled(SIGKILL) else {
+      throw DemoError("the first dispatcher could not be killed (\(status.map { "\($0)" } ?? "still running"))")
+    }
     keeper.forget(first.child)
   }
 

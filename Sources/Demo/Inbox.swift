@@ -65,7 +65,9 @@ final class Inbox: Sendable {
 
   private func answer(_ state: inout State) -> Reply {
     if state.hangs { return .hang }
-    let work = Duration.milliseconds(Int.random(in: 5...25, using: &state.random))
+    // Ordinary latencies. Billing's is long enough for the kill to find some of its deliveries on the way.
+    let range = target == .billing ? 20...80 : 5...20
+    let work = Duration.milliseconds(Int.random(in: range, using: &state.random))
     switch target {
     case .legacy: return Reply(status: 410)
     case .billing, .warehouse: return Reply(status: state.random.happens(0.05) ? 500 : 200, delay: work)

@@ -36,14 +36,14 @@ struct OutboxRecord {
     )
   }
 
-  /// Deliveries that a dispatcher is making, to endpoints that answer.
-  func inFlight(dispatcher: String, endpoints: [Int64]) throws -> Int {
+  /// Deliveries to an endpoint that a dispatcher is making.
+  func inFlight(dispatcher: String, endpoint: Int64) throws -> Int {
     let rows = try connection.query(
       """
       SELECT count(*) FROM outbox.in_flight f JOIN outbox.dispatcher d ON d.id = f.dispatcher_id
-      WHERE d.name = $1 AND f.endpoint_id = ANY ($2)
+      WHERE d.name = $1 AND f.endpoint_id = $2
       """,
-      [.text(dispatcher), .int8Array(endpoints)]
+      [.text(dispatcher), .int8(endpoint)]
     )
     return Int(try rows.required(rows.int64(0, 0), 0))
   }

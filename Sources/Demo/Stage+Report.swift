@@ -68,11 +68,11 @@ extension Stage {
     screen.say("What an operator would type to see what was given up, and why:")
     let queries = [
       """
-      SELECT endpoint_id, url, reason, count(*), max(attempts) AS tries, max(last_error) AS last_error
-      FROM outbox.dead_letter GROUP BY 1, 2, 3 ORDER BY 1;
+      SELECT endpoint_id, reason, count(*), max(attempts) AS tries, max(last_error) AS last_error
+      FROM outbox.dead_letter GROUP BY 1, 2 ORDER BY 1;
       """,
       """
-      SELECT id, endpoint_id, type, left(payload::text, 40) AS payload
+      SELECT id, url, type, left(payload::text, 30) AS payload
       FROM outbox.dead_letter ORDER BY id DESC LIMIT 3;
       """,
     ]

@@ -17,7 +17,10 @@ struct Summary {
     let received = accounts.reduce(into: 0) { sum, account in
       sum += Set(account.arrivals.map(\.id)).intersection(ledger.rolledBack).count
     }
-    let dead = accounts.filter { !$0.dead.isEmpty }.map { "\($0.dead.count) \($0.target.name)" }
+    let dead = accounts.filter { !$0.dead.isEmpty }.map {
+      "\($0.dead.count) for \($0.target.name) (\($0.target.trouble))"
+    }
+    let misordered = accounts.filter { $0.target == .warehouse }.reduce(0) { $0 + ledger.outOfOrder($1.arrivals).count }
     let explanation =
       doubled == 0
       ? "no event arrived twice"
@@ -34,7 +37,8 @@ struct Summary {
       ("retried", retried.reduce(0, +), "of these took more than one try"),
       ("dead-lettered", accounts.reduce(0) { $0 + $1.dead.count }, dead.joined(separator: ", ")),
       ("duplicates", doubled, explanation),
-      ("lost", lost, ""),
+      ("out of order", misordered, "for warehouse, which asked for order"),
+      ("lost", lost, lost == 0 ? "every event is accounted for at every endpoint" : "see below"),
     ]
     return lines.map { name, count, words in
       "  \(name.rightPadded(13)) \("\(count)".leftPadded(6))  \(words)".replacing(#/ +$/#, with: "")
@@ -42,7 +46,9 @@ struct Summary {
   }
 
   var perEndpoint: String {
-    let header = ["endpoint", "events", "delivered", "retried", "dead", "kept", "twice", "misordered", "lost"]
+    let header = [
+      "endpoint", "events", "delivered", "retried", "dead", "waiting", "duplicates", "out of order", "lost",
+    ]
     let rows = zip(ledger.accounts, retried).map { account, retried in
       let misordered = account.target == .warehouse ? "\(ledger.outOfOrder(account.arrivals).count)" : "-"
       let expected = account.target == .legacy ? account.dead.count + account.waiting.count : account.subscribed.count
@@ -59,8 +65,25 @@ struct Summary {
 }
 
 extension Finding {
-  /// Two lines: what, and the details.
+  /// What, and below it the details.
   var forPeople: String {
-    "  \(severity.rawValue.uppercased().rightPadded(9))\(finding): \(subject)\n           \(detail)"
+    "  \(severity.rawValue.uppercased().rightPadded(9))\(finding): \(subject)\n"
+      + detail.wrapped(at: 85).map { String(repeating: " ", count: 11) + $0 }.joined(separator: "\n")
+  }
+}
+
+extension String {
+  /// Lines of at most `width` characters, as far as words allow.
+  func wrapped(at width: Int) -> [String] {
+    split(separator: " ").reduce(into: [""]) { lines, word in
+      let last = lines[lines.count - 1]
+      if last.isEmpty {
+        lines[lines.count - 1] = String(word)
+      } else if last.count + 1 + word.count <= width {
+        lines[lines.count - 1] += " \(word)"
+      } else {
+        lines.append(String(word))
+      }
+    }
   }
 }

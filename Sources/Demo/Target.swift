@@ -1,6 +1,4 @@
 import Foundation
-import Receiver
-import WebhookSignature
 
 /// An endpoint of the demo, and what is wrong with it.
 enum Target: Int, CaseIterable, Sendable {
@@ -26,8 +24,14 @@ enum Target: Int, CaseIterable, Sendable {
     }
   }
 
-  /// Everything committed must arrive there.
-  var isReachable: Bool { self == .billing || self == .warehouse || self == .analytics }
+  /// Why deliveries to it are given up.
+  var trouble: String {
+    switch self {
+    case .legacy: "410"
+    case .partner: "down"
+    case .billing, .warehouse, .analytics: "a surprise"
+    }
+  }
 
   /// Named arguments of outbox.add_endpoint. Delays are short, so that the demo is: the defaults span three days.
   var settings: String {

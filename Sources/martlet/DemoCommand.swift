@@ -23,7 +23,7 @@ struct DemoCommand: AsyncParsableCommand {
     )
   )
   var events: String?
-  @Option(help: "How many events to publish; a shorter file is gone through again.") var count = 600
+  @Option(help: "How many events to publish; a shorter file is gone through again.") var count = 1000
   @Option(help: "Makes faults and rollbacks the same as in another run. Default: random.") var seed: UInt64?
   @Flag(help: "Leave PostgreSQL running at the end, to look around, until Enter is pressed.") var keep = false
 
