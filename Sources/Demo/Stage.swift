@@ -136,8 +136,8 @@ struct Stage: Sendable {
       let published = shop.publishedCount
       let progress = try await observer.withConnection { try OutboxRecord($0).progress(published: published) }
       screen.status(
-        "published \(published) of \(options.count), delivered \(progress.delivered), waiting \(progress.waiting), "
-          + "dead-lettered \(progress.dead)"
+        "published \(published) of \(options.count), delivered \(progress.delivered), "
+          + "waiting \(progress.waiting), dead \(progress.dead)"
       )
       try dispatchers.second.requireRunning()
       if published == options.count {
