@@ -34,7 +34,8 @@ package struct Demonstration: Sendable {
   /// Nothing of it outlives this process: the dispatchers and PostgreSQL each have a keeper.
   package func run() async throws -> Bool {
     let file = try options.eventFile.map { try EventFile(path: $0) } ?? EventFile.sample()
-    screen.say("martlet demo --count \(options.count) --seed \(options.seed)")
+    let fileOption = options.eventFile.map { " --events \($0)" } ?? ""
+    screen.say("martlet demo\(fileOption) --count \(options.count) --seed \(options.seed)")
     let logs = try LogDirectory()
     do {
       let agrees = try await withEmbeddedPostgres(.init(fsync: true)) { server in
@@ -135,20 +136,4 @@ package struct Demonstration: Sendable {
     withExtendedLifetime(closedPort) {}
     return agrees
   }
-}
-
-/// The demo's endpoints, as the database and the receivers know them.
-struct Endpoints: Sendable {
-  struct Entry: Sendable {
-    var target: Target
-    var id: Int64
-    /// The event types it is subscribed to: one, or `*`.
-    var types: String
-    var inbox: Inbox
-  }
-
-  var bodies: Bodies
-  var all: [Entry] = []
-
-  func id(_ target: Target) -> Int64 { all[target.rawValue].id }
 }

@@ -22,8 +22,8 @@ struct Stage: Sendable {
     do {
       try await waitForDispatchers(dispatchers)
       screen.tell(
-        "two dispatchers are up: processes \(dispatchers.first.child.pid) and \(dispatchers.second.child.pid), "
-          + "leases of \(Dispatchers.leaseSeconds) s"
+        "two dispatchers are up: processes \(dispatchers.first.child.pid) and \(dispatchers.second.child.pid); "
+          + "should one die, the other takes over in \(Dispatchers.leaseSeconds) s"
       )
       let shop = ShopRecord()
       let killedAt = try await play(shop, dispatchers)

@@ -19,7 +19,7 @@ enum Target: Int, CaseIterable, Sendable {
     case .billing: "works, but 5 % of its answers are errors (500)"
     case .warehouse: "the same, and wants the events of each order in order"
     case .analytics: "hangs at first: takes requests and never answers"
-    case .legacy: "answers 410: it wants no more events"
+    case .legacy: "answers 410 (gone), and is disabled for it"
     case .partner: "is down: nothing listens on its port"
     }
   }
