@@ -61,6 +61,7 @@ let package = Package(
         "OutboxStore", "HTTPDelivery", "DeliveryCore", "WebhookSignature",
         .product(name: "Logging", package: "swift-log"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "FlyingFox", package: "FlyingFox"),
       ],
       swiftSettings: strict
     ),

@@ -99,7 +99,18 @@ final class Desk: Sendable {
 
   func withState<Value>(_ body: (inout sending State) -> sending Value) -> sending Value { state.withLock(body) }
 
-  var counters: DispatcherCounters { withState { $0.counters } }
+  var status: DispatcherStatus {
+    let now = now
+    return withState { state in
+      DispatcherStatus(
+        isLeased: state.lease.map { now < $0.until } ?? false,
+        inFlight: state.flight.inFlight,
+        queued: state.flight.queued,
+        unrecorded: state.outcomes.count + state.recording.count,
+        counters: state.counters
+      )
+    }
+  }
 
   // MARK: - The HTTP engine's side
 

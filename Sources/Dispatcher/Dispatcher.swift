@@ -25,9 +25,7 @@ package final class Dispatcher: Service {
     self.engine = HTTPEngine(configuration: configuration.http) { desk.complete($0) }
   }
 
-  package var counters: DispatcherCounters { desk.counters }
-  /// The lease, while there is one.
-  package var dispatcher: Int64? { desk.dispatcher }
+  package var status: DispatcherStatus { desk.status }
 
   /// Runs until graceful shutdown or cancellation, then finishes what is in flight within the grace period, gives the
   /// rest back and releases the lease.

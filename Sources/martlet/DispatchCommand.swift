@@ -25,6 +25,13 @@ struct DispatchCommand: AsyncParsableCommand {
   @Option(help: "Seconds a shutdown waits for deliveries in flight.") var grace = 20
   @Option(help: "Seconds between runs of the reconciler, whose findings are logged; 0: never.") var reconcileEvery = 300
   @Option(
+    help: ArgumentHelp(
+      "Answer GET /health and GET /metrics (Prometheus) on this address: 127.0.0.1:9464.",
+      valueName: "host:port"
+    )
+  )
+  var admin: String?
+  @Option(
     help: ArgumentHelp("Trust the certificate authorities in this PEM file instead of the system's.", valueName: "file")
   )
   var caFile: String?
@@ -47,7 +54,16 @@ struct DispatchCommand: AsyncParsableCommand {
     if let caFile, !FileManager.default.isReadableFile(atPath: caFile) {
       throw ValidationError("--ca-file \(caFile): there is no such readable file.")
     }
+    if let admin, Self.address(admin) == nil {
+      throw ValidationError("--admin \(admin) is not an IPv4 address and a port: 127.0.0.1:9464")
+    }
     _ = try egress.policy()
+  }
+
+  private static func address(_ text: String) -> (host: String, port: UInt16)? {
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    guard parts.count == 2, !parts[0].isEmpty, let port = UInt16(parts[1]) else { return nil }
+    return (String(parts[0]), port)
   }
 
   func run() async throws {
@@ -67,7 +83,11 @@ struct DispatchCommand: AsyncParsableCommand {
     configuration.lease = .seconds(lease)
     configuration.gracePeriod = .seconds(grace)
     configuration.synchronousCommit = synchronousCommit
-    var services: [any Service] = [Dispatcher(configuration, logger: logger)]
+    let dispatcher = Dispatcher(configuration, logger: logger)
+    var services: [any Service] = [dispatcher]
+    if let admin = admin.flatMap(Self.address) {
+      services.append(AdminServer(host: admin.host, port: admin.port) { dispatcher.status })
+    }
     if reconcileEvery > 0 {
       services.append(
         ReconcilerService(database: configuration.database, every: .seconds(reconcileEvery), logger: logger)

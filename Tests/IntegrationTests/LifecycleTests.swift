@@ -1,4 +1,5 @@
 import Foundation
+import FoundationNetworking
 import Receiver
 import TestSupport
 import Testing
@@ -61,7 +62,7 @@ import Testing
       try await eventually("they are delivered under a new lease") {
         try await database.int("SELECT count(*) FROM outbox.attempt WHERE outcome = 'delivered'") == 5
       }
-      #expect(dispatcher.counters.leasesLost == 1)
+      #expect(dispatcher.status.counters.leasesLost == 1)
     }
     // The fenced outcomes were not recorded: each delivery has one, of the second lease.
     #expect(
@@ -123,6 +124,29 @@ import Testing
       }
     }
     #expect(try await database.missing() == 0)
+  }
+
+  @Test func theAdminServerTellsHealthAndMetrics() async throws {
+    let database = try await TestDatabase.make()
+    let listener = try await Listener()
+    _ = try await database.addEndpoint(listener.url())
+    let port = UInt16.random(in: 20_000..<30_000)
+    try await withDispatcher(database) { dispatcher in
+      let admin = AdminServer(host: "127.0.0.1", port: port) { dispatcher.status }
+      let serving = Task { try await admin.run() }
+      try await database.publish(3)
+      try await eventually("all are recorded") { dispatcher.status.counters.delivered == 3 }
+      func get(_ path: String) async throws -> (Int, String) {
+        let (data, response) = try await URLSession.shared.data(from: URL(string: "http://127.0.0.1:\(port)\(path)")!)
+        return ((response as? HTTPURLResponse)?.statusCode ?? 0, String(decoding: data, as: UTF8.self))
+      }
+      try await eventually("it listens") { (try? await get("/health")) != nil }
+      #expect(try await get("/health").0 == 200)
+      #expect(try await get("/metrics").1.contains("martlet_deliveries_delivered_total 3\n"))
+      #expect(try await get("/nothing").0 == 404)
+      serving.cancel()
+      _ = try? await serving.value
+    }
   }
 
   @Test func aRestoredCopySendsNothingByItself() async throws {
