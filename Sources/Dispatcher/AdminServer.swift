@@ -22,7 +22,7 @@ package struct AdminServer: Service {
   package func run() async throws {
     let server: HTTPServer
     do {
-      server = HTTPServer(address: try .inet(ip4: host, port: port))
+      server = HTTPServer(address: try .inet(ip4: host, port: port), logger: .disabled)
     } catch {
       throw AdminServerError(host: host, port: port, cause: error)
     }
