@@ -31,11 +31,23 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT EXISTS (SELECT FROM renewed)
 $$;
 
+-- Steps that read what another transaction wrote before it released a lock need a snapshot taken after that lock. Under
+-- REPEATABLE READ the snapshot is older: a cut would take events twice, and the fence would not hold.
+CREATE FUNCTION outbox.require_read_committed() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE EXCEPTION 'this needs isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
+      USING ERRCODE = 'active_sql_transaction', HINT = 'SET default_transaction_isolation = ''read committed''';
+  END IF;
+END $$;
+
 -- The fence: holds the lease for the rest of this transaction, or refuses. Nobody can take it away meanwhile.
 CREATE FUNCTION outbox.hold_lease(dispatcher bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE expiry timestamptz;
 BEGIN
+  PERFORM outbox.require_read_committed();
   PERFORM pg_advisory_xact_lock_shared(1296126549, outbox.lock_number(dispatcher));
   SELECT expires_at INTO expiry FROM outbox.dispatcher d WHERE d.id = hold_lease.dispatcher;
   IF expiry IS NULL THEN
@@ -103,7 +115,12 @@ DECLARE
   direct_events uuid[]; direct_endpoints bigint[]; direct_versions bigint[];
   parked_events uuid[]; parked_endpoints bigint[]; parked_keys text[]; parked_due timestamptz[];
 BEGIN
-  IF NOT pg_try_advisory_xact_lock(1296126548, 0) THEN
+  PERFORM outbox.require_read_committed();
+  -- A transaction counts as over in its own snapshot: what it published after this cut would never be cut.
+  IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+    RAISE EXCEPTION 'outbox.cut must be called before its transaction writes anything' USING ERRCODE = 'active_sql_transaction';
+  END IF;
+  IF max_events IS NULL OR max_events < 1 OR NOT pg_try_advisory_xact_lock(1296126548, 0) THEN
     RETURN;
   END IF;
   -- After the lock, in a fresh snapshot: what the previous cutter committed is seen.
@@ -179,13 +196,15 @@ BEGIN
   SELECT array_agg(c.id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
          array_agg(c.endpoint_id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
          array_agg(c.version ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
-         array_agg(c.id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(c.endpoint_id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct)
+         array_agg(c.id ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(c.endpoint_id ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct)
   INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due
   FROM chosen c;
 
+  -- Parked by id: ids grow with the time of insertion. Of two transactions that a row lock put in order the second may
+  -- have the lower tx, if it wrote something else first.
   IF parked_events IS NOT NULL THEN
     PERFORM outbox.park(parked_events, parked_endpoints, parked_keys, parked_due);
   END IF;
