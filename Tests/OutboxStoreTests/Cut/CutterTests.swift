@@ -74,7 +74,8 @@ import Testing
       try await early.execute("COMMIT")
       #expect(try await worker.cut()?.parked == 2)
       let order = try await quick.column(
-        "SELECT payload ->> 'n' FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id ORDER BY seq")
+        "SELECT payload ->> 'n' FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id ORDER BY seq"
+      )
       #expect(order == ["1", "2"])
     }
   }

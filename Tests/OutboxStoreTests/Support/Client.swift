@@ -65,7 +65,9 @@ struct Unexpected: Error, CustomStringConvertible {
 
 /// Polls until the condition holds; throws after the deadline.
 func eventually(
-  _ what: String, within limit: Duration = .seconds(60), _ condition: () async throws -> Bool
+  _ what: String,
+  within limit: Duration = .seconds(60),
+  _ condition: () async throws -> Bool
 ) async throws {
   let deadline = ContinuousClock.now + limit
   while try await !condition() {

@@ -18,7 +18,8 @@ struct Database: Sendable {
       """
       UPDATE outbox.anchor SET database_oid = (SELECT oid FROM pg_database WHERE datname = current_database());
       UPDATE outbox.subscription SET since = NULL
-      """)
+      """
+    )
     return database
   }
 

@@ -15,12 +15,22 @@ struct Worker: Sendable {
   }
 
   func cut(
-    events: Int = 500, direct: Int = 10_000, perEndpoint: Int = 10_000, bytes: Int = 1 << 30, busy: [Int64] = [],
+    events: Int = 500,
+    direct: Int = 10_000,
+    perEndpoint: Int = 10_000,
+    bytes: Int = 1 << 30,
+    busy: [Int64] = [],
     slots: [Int] = []
   ) async throws -> Cut? {
     try await client.store { [id] in
       try $0.cut(
-        dispatcher: id, events: events, direct: direct, perEndpoint: perEndpoint, bytes: bytes, busy: busy, slots: slots
+        dispatcher: id,
+        events: events,
+        direct: direct,
+        perEndpoint: perEndpoint,
+        bytes: bytes,
+        busy: busy,
+        slots: slots
       )
     }
   }
@@ -28,8 +38,11 @@ struct Worker: Sendable {
   func claim(_ endpoints: [Int64], slots: Int = 100, floors: [Timestamp?]? = nil) async throws -> [Claimed] {
     try await client.store { [id] in
       try $0.claim(
-        dispatcher: id, endpoints: endpoints, slots: endpoints.map { _ in slots },
-        floors: floors ?? endpoints.map { _ in nil })
+        dispatcher: id,
+        endpoints: endpoints,
+        slots: endpoints.map { _ in slots },
+        floors: floors ?? endpoints.map { _ in nil }
+      )
     }
   }
 
@@ -42,11 +55,13 @@ struct Worker: Sendable {
 
   /// Lets the lease run out now.
   func expire() async throws {
-    try await client.execute("UPDATE outbox.dispatcher SET expires_at = clock_timestamp() - interval '1 s' WHERE id = \(id)")
+    try await client.execute(
+      "UPDATE outbox.dispatcher SET expires_at = clock_timestamp() - interval '1 s' WHERE id = \(id)"
+    )
   }
 
-  /// Cuts until there is nothing left and returns what went straight out, in order. A call that only moves the position
-  /// on returns nothing, so two in a row end it.
+  /// Cuts until there is nothing left and returns the cuts in order. A call that only moves the position on returns
+  /// nothing, so two in a row end it.
   func drain(events: Int = 500) async throws -> [Cut] {
     var cuts: [Cut] = []
     var empty = 0
@@ -102,7 +117,8 @@ extension Client {
       """
       INSERT INTO outbox.event (type, key, payload) SELECT '\(type)', \(key.map { "'\($0)'" } ?? "NULL"), \
       jsonb_build_object('n', n) FROM generate_series(\(from), \(from + count - 1)) n
-      """)
+      """
+    )
   }
 }
 
