@@ -5,17 +5,25 @@ SELECT outbox.begin_migration(5, 'deliver');
 
 -- Endpoints that may be sent to and have deliveries waiting, with the time until the first is due (0 or less: now).
 -- An endpoint behind an open circuit is due when its probe is.
--- Index: delivery_due, one probe per endpoint.
+-- Index: delivery_due, one probe per endpoint that has something waiting, from one endpoint's first to the next one's;
+-- endpoints without cost nothing.
 CREATE FUNCTION outbox.waiting() RETURNS TABLE (endpoint_id bigint, due_in_ms bigint)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_bitmapscan = off SET jit = off AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+  WITH RECURSIVE first AS (
+    (SELECT d.endpoint_id, d.due_at FROM outbox.delivery d
+     WHERE d.ready AND d.dispatcher_id IS NULL ORDER BY d.endpoint_id, d.due_at LIMIT 1)
+    UNION ALL
+    SELECT next.endpoint_id, next.due_at FROM first f CROSS JOIN LATERAL (
+      SELECT d.endpoint_id, d.due_at FROM outbox.delivery d
+      WHERE d.ready AND d.dispatcher_id IS NULL AND d.endpoint_id > f.endpoint_id
+      ORDER BY d.endpoint_id, d.due_at LIMIT 1) next
+  )
   SELECT e.id, greatest(extract(epoch FROM greatest(first.due_at, h.probe_at) - clock_timestamp()) * 1000, 0)::bigint
-  FROM outbox.endpoint e
+  FROM first
+  JOIN outbox.endpoint e ON e.id = first.endpoint_id AND e.state = 'enabled'
   LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id AND h.state <> 'closed'
-  CROSS JOIN LATERAL (
-    SELECT d.due_at FROM outbox.delivery d
-    WHERE d.endpoint_id = e.id AND d.ready AND d.dispatcher_id IS NULL
-    ORDER BY d.due_at LIMIT 1) first
-  WHERE e.state = 'enabled'
 $$;
 
 -- Claims deliveries that are due: of each endpoint named at most its `slots`, the longest due first, skipping what others
