@@ -90,7 +90,9 @@ BEGIN
   END IF;
   IF TG_OP = 'UPDATE' AND OLD.ordered AND NOT NEW.ordered THEN
     PERFORM pg_advisory_xact_lock(1296126550, (NEW.id % 2147483647)::int);
-    UPDATE outbox.delivery SET ready = true, key = NULL WHERE endpoint_id = NEW.id AND key IS NOT NULL;
+    -- Due now at the earliest: what a claim has passed by it does not look at again soon.
+    UPDATE outbox.delivery SET ready = true, key = NULL, due_at = CASE WHEN ready THEN due_at ELSE greatest(due_at, clock_timestamp()) END
+    WHERE endpoint_id = NEW.id AND key IS NOT NULL;
   END IF;
   RETURN NULL;
 END $$;
@@ -137,7 +139,7 @@ END $$;
 CREATE FUNCTION outbox.set_endpoint_state(endpoint bigint, new_state text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  UPDATE outbox.endpoint SET state = new_state WHERE id = endpoint;
+  UPDATE outbox.endpoint e SET state = new_state WHERE e.id = set_endpoint_state.endpoint;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint
       USING ERRCODE = 'no_data_found', HINT = 'SELECT id, url FROM outbox.endpoint';
@@ -166,7 +168,7 @@ BEGIN
     RAISE EXCEPTION 'the secret is not usable: it must be whsec_ (HMAC) or whsk_ (ed25519) and base64'
       USING ERRCODE = 'check_violation', HINT = 'Leave it out and one is made.';
   END IF;
-  UPDATE outbox.endpoint SET version = version WHERE id = endpoint;
+  UPDATE outbox.endpoint e SET version = e.version WHERE e.id = rotate_secret.endpoint;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint USING ERRCODE = 'no_data_found';
   END IF;

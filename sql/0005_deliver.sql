@@ -123,7 +123,11 @@ BEGIN
     SELECT FROM outbox.attempt a
     WHERE a.event_id = event_ids[1] AND a.endpoint_id = endpoint_ids[1] AND a.attempt = attempts[1]
       AND a.outcome::text = outcomes[1] AND a.dispatcher_id = dispatcher AND a.batch_id IS NOT DISTINCT FROM batch_ids[1]
-      AND a.duration_ms IS NOT DISTINCT FROM durations_ms[1]) THEN
+      AND a.duration_ms IS NOT DISTINCT FROM durations_ms[1])
+    -- A claimed delivery may have been claimed before and have come to the same: then we hold it still.
+    AND NOT (batch_ids[1] IS NULL AND EXISTS (
+      SELECT FROM outbox.delivery d
+      WHERE d.event_id = event_ids[1] AND d.endpoint_id = endpoint_ids[1] AND d.dispatcher_id = dispatcher)) THEN
     RETURN;
   END IF;
   IF any_claimed THEN  -- what belongs to an ordered endpoint was always claimed, never direct
@@ -159,9 +163,15 @@ BEGIN
     WHERE u.reason IS NOT NULL
     ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
-    UPDATE outbox.endpoint SET state = 'disabled'
-    WHERE id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
-      AND state <> 'disabled';
+    IF 'gone' = ANY (reasons) THEN
+      -- In the order of their ids, so that two recorders cannot wait for each other.
+      PERFORM FROM outbox.endpoint e
+      WHERE e.id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
+      ORDER BY e.id FOR NO KEY UPDATE OF e;
+      UPDATE outbox.endpoint SET state = 'disabled'
+      WHERE id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
+        AND state <> 'disabled';
+    END IF;
   END IF;
 
   IF any_claimed THEN
@@ -209,7 +219,8 @@ BEGIN
   END IF;
   -- Rows are locked in the order of their ids, so that two recorders cannot wait for each other.
   INSERT INTO outbox.endpoint_health (endpoint_id)
-  SELECT f FROM unnest(failing) f ORDER BY f ON CONFLICT (endpoint_id) DO NOTHING;
+  SELECT e.id FROM unnest(failing) f JOIN outbox.endpoint e ON e.id = f  -- unless it was deleted meanwhile
+  ORDER BY e.id ON CONFLICT (endpoint_id) DO NOTHING;
   PERFORM FROM outbox.endpoint_health h WHERE h.endpoint_id = ANY (endpoint_ids) ORDER BY h.endpoint_id FOR UPDATE;
 
   RETURN QUERY
