@@ -88,7 +88,8 @@ $$;
 -- The lowest version 7 id of an instant: bounds of partitions, and of searches by time.
 CREATE FUNCTION outbox.uuid_floor(instant timestamptz) RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT (lpad(to_hex((date_part('epoch', instant) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+  SELECT (lpad(to_hex((date_part('epoch', least(greatest(instant, 'epoch'), '9999-12-31 00:00Z')) * 1000)::bigint), 12, '0')
+          || '00000000000000000000')::uuid
 $$;
 
 -- The instant in a version 7 id, to the millisecond.

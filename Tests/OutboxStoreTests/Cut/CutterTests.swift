@@ -79,4 +79,16 @@ import Testing
       #expect(order == ["1", "2"])
     }
   }
+
+  /// A cut that took exactly the rest of its target does not make the next one come back empty-handed.
+  @Test func cutAfterAFullOneFindsWhatCameMeanwhile() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      try await worker.client.addEndpoint()
+      try await worker.client.publish(10)
+      #expect(try await worker.cut(events: 10)?.more == true)
+      try await worker.client.publish(1, from: 11)
+      #expect(try await worker.cut(events: 10).map { [$0].numbers } == [11])
+    }
+  }
 }
