@@ -99,11 +99,14 @@ END $$;
 CREATE TRIGGER subscribe_endpoint AFTER INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.subscribe_endpoint();
 
--- From now on every transaction that begins will be cut with these subscriptions in sight.
+-- From now on every transaction that begins will be cut with these subscriptions in sight. What somebody is just changing
+-- is left for the next time, so that nobody waits.
 -- Index: subscription_unstamped.
 CREATE FUNCTION outbox.stamp_subscriptions() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  UPDATE outbox.subscription SET since = pg_snapshot_xmax(pg_current_snapshot()) WHERE since IS NULL
+  UPDATE outbox.subscription s SET since = pg_snapshot_xmax(pg_current_snapshot())
+  FROM (SELECT u.tenant, u.pattern, u.endpoint_id FROM outbox.subscription u WHERE u.since IS NULL FOR UPDATE SKIP LOCKED) mine
+  WHERE s.tenant = mine.tenant AND s.pattern = mine.pattern AND s.endpoint_id = mine.endpoint_id
 $$;
 
 -- A new secret in the form of Standard Webhooks: whsec_ and 32 bytes in base64.

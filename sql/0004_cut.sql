@@ -266,7 +266,8 @@ BEGIN
   INSERT INTO outbox.delivery (event_id, endpoint_id, key, ready, due_at)
   SELECT u.event, u.endpoint, u.key,
          u.key IS NULL OR (row_number() OVER (PARTITION BY u.endpoint, u.key ORDER BY u.ord) = 1
-           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key)),
+           -- OFFSET 0: a probe per row, never a hash of the whole table
+           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key OFFSET 0)),
          u.due
   FROM unnest(event_ids, endpoint_ids, keys, due) WITH ORDINALITY u(event, endpoint, key, due, ord)
   ORDER BY u.ord
