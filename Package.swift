@@ -78,5 +78,8 @@ let package = Package(
       swiftSettings: strict),
     .testTarget(
       name: "EmbeddedPostgresTests", dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"], swiftSettings: strict),
+    .testTarget(
+      name: "OutboxStoreTests", dependencies: ["OutboxStore", "Postgres", "Schema", "EmbeddedPostgres"],
+      swiftSettings: strict),
   ]
 )

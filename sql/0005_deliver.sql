@@ -264,9 +264,13 @@ END $$;
 -- Makes everything a dispatcher holds available again, except what is named: pairs of its batches without a recorded
 -- outcome become rows of outbox.delivery, due now; its claimed deliveries are unclaimed. Returns how many pairs that was.
 -- The caller holds the dispatcher's lock exclusively.
+-- Indexes: attempt_event, delivery_claimed, delivery_pkey; outbox.batch is small.
 CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_batches bigint[], kept_events uuid[], kept_endpoints bigint[])
 RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
 DECLARE
   from_batches bigint;
   from_claims bigint;
@@ -277,8 +281,8 @@ BEGIN
   ), unresolved AS (
     SELECT l.id AS batch_id, u.event, u.endpoint
     FROM lost l CROSS JOIN LATERAL unnest(l.event_ids, l.endpoint_ids) u(event, endpoint)
-    WHERE NOT EXISTS (SELECT FROM outbox.attempt a
-                      WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.batch_id = l.id)
+    WHERE NOT EXISTS (SELECT FROM outbox.attempt a  -- OFFSET 0: a probe per pair, whatever the size of history
+                      WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.batch_id = l.id OFFSET 0)
   ), noted AS (
     INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, attempt)
     SELECT r.event, r.endpoint, r.batch_id, give_back.dispatcher, 'unknown', 0 FROM unresolved r

@@ -4,58 +4,6 @@ import Postgres
 import Testing
 
 @Suite struct RecordTests {
-  @Test func repeatedRecordDoesNothingTwice() async throws {
-    try await withDatabase { database in
-      let worker = try await Worker(database)
-      let endpoint = try await worker.client.addEndpoint()
-      try await worker.client.publish(4)
-      let cut = try #require(try await worker.cut(direct: 2))
-      let claimed = try await worker.claim([endpoint])
-      var outcomes = cut.outcomes() + claimed.map { $0.outcome(.failed) }
-      outcomes[0].kind = .failed
-      outcomes[0].retryIn = .seconds(60)
-      try await worker.record(outcomes, finished: [cut.batch!])
-      let state = """
-        SELECT (SELECT count(*) FROM outbox.attempt), (SELECT sum(attempts) FROM outbox.delivery),
-          (SELECT consecutive_failures FROM outbox.endpoint_health), (SELECT count(*) FROM outbox.batch)
-        """
-      let before = try await worker.client.rows(state)
-      try await worker.record(outcomes, finished: [cut.batch!], again: true)
-      #expect(try await worker.client.rows(state) == before)
-    }
-  }
-
-  @Test func repeatedRecordThatWasLostIsDone() async throws {
-    try await withDatabase { database in
-      let worker = try await Worker(database)
-      try await worker.client.addEndpoint()
-      try await worker.client.publish(2)
-      let cut = try #require(try await worker.cut())
-      try await worker.record(cut.outcomes(), finished: [cut.batch!], again: true)
-      #expect(try await worker.client.int("SELECT count(*) FROM outbox.attempt") == 2)
-      #expect(try await worker.client.int("SELECT count(*) FROM outbox.batch") == 0)
-    }
-  }
-
-  /// A delivery that is handed back twice by the same dispatcher leaves two equal rows of history: the second record,
-  /// repeated, must not be taken for the first.
-  @Test func deliveryHandedBackTwiceIsNotMistakenForARepetition() async throws {
-    try await withDatabase { database in
-      let worker = try await Worker(database)
-      let endpoint = try await worker.client.addEndpoint()
-      try await worker.client.publish(1)
-      _ = try await worker.cut(direct: 0)
-      for again in [false, true] {
-        let claimed = try await worker.claim([endpoint])
-        #expect(claimed.count == 1)
-        var outcomes = claimed.map { $0.outcome(.returned) }
-        outcomes[0].retryIn = .zero
-        try await worker.record(outcomes, again: again)
-      }
-      #expect(try await worker.claim([endpoint]).count == 1)
-    }
-  }
-
   @Test func failedThenDeadLetterKeepsPayloadAndReason() async throws {
     try await withDatabase { database in
       let worker = try await Worker(database)
@@ -184,6 +132,22 @@ import Testing
       let claimed = try await owner.claim([endpoint])
       try await stranger.record(claimed.map { $0.outcome(.failed) })
       #expect(try await owner.client.int("SELECT count(*) FROM outbox.delivery WHERE dispatcher_id = \(owner.id)") == 1)
+    }
+  }
+
+  /// Its endpoint is gone, so it cannot be sent; it must not vanish either.
+  @Test func deadLetterOfADeletedEndpointIsKept() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let endpoint = try await worker.client.addEndpoint()
+      try await worker.client.publish(1)
+      let cut = try #require(try await worker.cut())
+      try await worker.record(cut.outcomes(.failed) { $0.reason = "exhausted" }, finished: [cut.batch!])
+      try await worker.client.execute("DELETE FROM outbox.endpoint WHERE id = \(endpoint)")
+      let error = try await worker.client.refusal("SELECT outbox.redrive(id) FROM outbox.dead_letter")
+      #expect(error.sqlState == "P0002")
+      #expect(try await worker.client.int("SELECT outbox.redrive_where()") == 0)
+      #expect(try await worker.client.int("SELECT count(*) FROM outbox.dead_letter") == 1)
     }
   }
 }
