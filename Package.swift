@@ -79,7 +79,9 @@ let package = Package(
     .testTarget(
       name: "EmbeddedPostgresTests", dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"], swiftSettings: strict),
     .testTarget(
-      name: "OutboxStoreTests", dependencies: ["OutboxStore", "Postgres", "Schema", "EmbeddedPostgres"],
-      swiftSettings: strict),
+      name: "OutboxStoreTests",
+      dependencies: ["OutboxStore", "Postgres", "Schema", "EmbeddedPostgres"],
+      swiftSettings: strict
+    ),
   ]
 )

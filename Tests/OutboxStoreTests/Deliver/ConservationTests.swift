@@ -9,12 +9,12 @@ import Testing
     let seed = SeededGenerator.printedSeed()
     try await withDatabase { database in
       var generator = SeededGenerator(seed)
-      let operator_ = database.client()
+      let admin = database.client()
       var endpoints: [Int64] = []
       for settings in ["", "ordered => true", "failure_threshold => 2", "event_types => '{t.*}'"] {
-        endpoints.append(try await operator_.addEndpoint(settings))
+        endpoints.append(try await admin.addEndpoint(settings))
       }
-      try await operator_.execute("SELECT outbox.stamp_subscriptions()")
+      try await admin.execute("SELECT outbox.stamp_subscriptions()")
       var players = [try await Player(database), try await Player(database), try await Player(database)]
       var published = 0
       for step in 0..<400 {
@@ -22,7 +22,7 @@ import Testing
         switch Int.random(in: 0..<20, using: &generator) {
         case 0...4:
           let count = Int.random(in: 1...20, using: &generator)
-          try await operator_.publish(
+          try await admin.publish(
             count,
             type: step % 2 == 0 ? "t.x" : "u",
             key: step % 3 == 0 ? nil : "k\(step % 5)"
@@ -34,34 +34,34 @@ import Testing
         case 17: try await players[one].resync(&generator)
         case 18:  // dies, and is taken over by another
           try await players[one].worker.expire()
-          _ = try await operator_.store { try $0.recover() }
+          _ = try await admin.store { try $0.recover() }
           players[one] = try await Player(database)
         default:
-          try await operator_.execute(
+          try await admin.execute(
             """
             UPDATE outbox.endpoint_health SET probe_at = clock_timestamp() WHERE probe_at IS NOT NULL;
             SELECT outbox.redrive_where(reason => 'exhausted')
             """
           )
         }
-        if step % 50 == 49 { try await expectNothingMissing(operator_, "step \(step)") }
+        if step % 50 == 49 { try await expectNothingMissing(admin, "step \(step)") }
       }
-      try await finish(&players, operator_, endpoints)
+      try await finish(&players, admin, endpoints)
 
-      let expected = try await operator_.int(
+      let expected = try await admin.int(
         "SELECT 3 * count(*) + count(*) FILTER (WHERE type = 't.x') FROM outbox.event"
       )
-      #expect(try await operator_.int("SELECT count(*) FROM outbox.event") == published)
+      #expect(try await admin.int("SELECT count(*) FROM outbox.event") == published)
       let settled = "SELECT count(*), count(DISTINCT (event_id, endpoint_id)) FROM outbox.delivery_status"
-      #expect(try await operator_.rows(settled) == [["\(expected)", "\(expected)"]])
-      #expect(try await operator_.int("SELECT count(*) FROM outbox.delivery") == 0)
-      #expect(try await operator_.int("SELECT count(*) FROM outbox.batch") == 0)
+      #expect(try await admin.rows(settled) == [["\(expected)", "\(expected)"]])
+      #expect(try await admin.int("SELECT count(*) FROM outbox.delivery") == 0)
+      #expect(try await admin.int("SELECT count(*) FROM outbox.batch") == 0)
       // A second delivery needs an earlier try whose outcome was lost.
       let doubles = """
         SELECT count(*) FROM (SELECT FROM outbox.attempt GROUP BY event_id, endpoint_id
           HAVING count(*) FILTER (WHERE outcome = 'delivered') > 1) x
         """
-      #expect(try await operator_.int(doubles) == 0)
+      #expect(try await admin.int(doubles) == 0)
     }
   }
 
