@@ -130,5 +130,10 @@ let package = Package(
       swiftSettings: strict
     ),
     .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
+    .testTarget(
+      name: "OutboxStoreTests",
+      dependencies: ["OutboxStore", "Postgres", "Schema", "EmbeddedPostgres"],
+      swiftSettings: strict
+    ),
   ]
 )

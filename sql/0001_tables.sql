@@ -72,13 +72,14 @@ CREATE TABLE outbox.anchor (
 
 -- UUID version 7 (RFC 9562): 48 bits of milliseconds, 12 bits of the fraction of that millisecond (so that rows of one
 -- transaction sort in the order of their insertion), 62 random bits. Plain SQL without SET, so that it is inlined into
--- the insert; every name is therefore qualified.
+-- the insert; every name is therefore qualified, and every operator has the exact types it is called with.
 CREATE FUNCTION outbox.uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
   SELECT (pg_catalog.substr(
             pg_catalog.overlay(
               pg_catalog.encode(
                 pg_catalog.int8send(
-                  (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 4096000)::pg_catalog.int8),
+                  (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())
+                     OPERATOR(pg_catalog.*) 4096000::pg_catalog.float8)::pg_catalog.int8),
                 'hex'),
               '7', 14, 0),
             2)
@@ -88,7 +89,8 @@ $$;
 -- The lowest version 7 id of an instant: bounds of partitions, and of searches by time.
 CREATE FUNCTION outbox.uuid_floor(instant timestamptz) RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT (lpad(to_hex((date_part('epoch', greatest(instant, 'epoch')) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+  SELECT (lpad(to_hex((date_part('epoch', least(greatest(instant, 'epoch'), '9999-12-31 00:00Z')) * 1000)::bigint), 12, '0')
+          || '00000000000000000000')::uuid
 $$;
 
 -- The instant in a version 7 id, to the millisecond.
@@ -113,9 +115,10 @@ CREATE TABLE outbox.event (
     CHECK (type ~ '^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,254}$'),
   CONSTRAINT event_tenant_is_at_most_255_bytes CHECK (octet_length(tenant) <= 255),
   CONSTRAINT event_key_is_1_to_1024_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
-  CONSTRAINT event_payload_is_at_most_1_MiB CHECK (pg_column_size(payload) <= 1048576),
-  CONSTRAINT event_metadata_is_an_object_of_at_most_64_KiB
-    CHECK (jsonb_typeof(metadata) = 'object' AND pg_column_size(metadata) <= 65536)
+  -- `#> '{}'` is the value itself, unpacked: one that comes compressed from another table has its full size counted.
+  CONSTRAINT event_payload_is_at_most_1_mib CHECK (pg_column_size(payload #> '{}') <= 1048576),
+  CONSTRAINT event_metadata_is_an_object_of_at_most_64_kib
+    CHECK (jsonb_typeof(metadata) = 'object' AND pg_column_size(metadata #> '{}') <= 65536)
 ) PARTITION BY RANGE (id);
 CREATE TABLE outbox.event_default PARTITION OF outbox.event DEFAULT;
 CREATE INDEX event_tx_id ON outbox.event (tx, id);

@@ -90,18 +90,23 @@ BEGIN
   END IF;
   IF TG_OP = 'UPDATE' AND OLD.ordered AND NOT NEW.ordered THEN
     PERFORM pg_advisory_xact_lock(1296126550, (NEW.id % 2147483647)::int);
-    UPDATE outbox.delivery SET ready = true, key = NULL WHERE endpoint_id = NEW.id AND key IS NOT NULL;
+    -- Due now at the earliest: what a claim has passed by it does not look at again soon.
+    UPDATE outbox.delivery SET ready = true, key = NULL, due_at = CASE WHEN ready THEN due_at ELSE greatest(due_at, clock_timestamp()) END
+    WHERE endpoint_id = NEW.id AND key IS NOT NULL;
   END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER subscribe_endpoint AFTER INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.subscribe_endpoint();
 
--- From now on every transaction that begins will be cut with these subscriptions in sight.
+-- From now on every transaction that begins will be cut with these subscriptions in sight. What somebody is just changing
+-- is left for the next time, so that nobody waits.
 -- Index: subscription_unstamped.
 CREATE FUNCTION outbox.stamp_subscriptions() RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  UPDATE outbox.subscription SET since = pg_snapshot_xmax(pg_current_snapshot()) WHERE since IS NULL
+  UPDATE outbox.subscription s SET since = pg_snapshot_xmax(pg_current_snapshot())
+  FROM (SELECT u.tenant, u.pattern, u.endpoint_id FROM outbox.subscription u WHERE u.since IS NULL FOR UPDATE SKIP LOCKED) mine
+  WHERE s.tenant = mine.tenant AND s.pattern = mine.pattern AND s.endpoint_id = mine.endpoint_id
 $$;
 
 -- A new secret in the form of Standard Webhooks: whsec_ and 32 bytes in base64.

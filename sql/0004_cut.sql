@@ -33,6 +33,17 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   SELECT EXISTS (SELECT FROM renewed)
 $$;
 
+-- Steps that read what another transaction wrote before it released a lock need a snapshot taken after that lock. Under
+-- REPEATABLE READ the snapshot is older: a cut would take events twice, and the fence would not hold.
+CREATE FUNCTION outbox.require_read_committed() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    RAISE EXCEPTION 'this needs isolation level READ COMMITTED, not %', upper(current_setting('transaction_isolation'))
+      USING ERRCODE = 'active_sql_transaction', HINT = 'SET default_transaction_isolation = ''read committed''';
+  END IF;
+END $$;
+
 -- The fence: holds the lease for the rest of this transaction, or refuses. Nobody can take it away meanwhile.
 CREATE FUNCTION outbox.hold_lease(dispatcher bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -40,6 +51,7 @@ DECLARE
   expiry timestamptz;
   witness boolean;
 BEGIN
+  PERFORM outbox.require_read_committed();
   PERFORM pg_advisory_xact_lock_shared(1296126549, outbox.lock_number(dispatcher));
   SELECT d.expires_at, w.dispatcher_id IS NOT NULL INTO expiry, witness
   FROM outbox.dispatcher d LEFT JOIN outbox.witness w ON w.dispatcher_id = d.id WHERE d.id = hold_lease.dispatcher;
@@ -100,6 +112,7 @@ AS $$
 DECLARE
   last outbox.position;
   goal pg_snapshot;
+  exhausted boolean := false;  -- the target that the last cut began has nothing left
   late xid8[];          -- in progress in `done`, committed since
   low_tx xid8;          -- where the range scan begins, exclusively
   low_id uuid;
@@ -107,60 +120,75 @@ DECLARE
   omega CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
   txs xid8[];
   ids uuid[];
-  taken int;
+  taken int := 0;
   direct_events uuid[]; direct_endpoints bigint[]; direct_versions bigint[];
   claimable bigint[];
   parked_events uuid[]; parked_endpoints bigint[]; parked_keys text[]; parked_due timestamptz[];
 BEGIN
-  IF NOT pg_try_advisory_xact_lock(1296126548, 0) THEN
+  PERFORM outbox.require_read_committed();
+  -- A transaction counts as over in its own snapshot: what it published after this cut would never be cut.
+  IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+    RAISE EXCEPTION 'outbox.cut must be called before its transaction writes anything' USING ERRCODE = 'active_sql_transaction';
+  END IF;
+  IF max_events IS NULL OR max_events < 1 OR NOT pg_try_advisory_xact_lock(1296126548, 0) THEN
     RETURN;
   END IF;
   -- After the lock, in a fresh snapshot: what the previous cutter committed is seen.
   SELECT * INTO STRICT last FROM outbox.position ORDER BY id DESC LIMIT 1;
-  goal := last.target;
-  IF last.after_tx IS NULL THEN
-    goal := pg_current_snapshot();
-    IF goal::text = last.done::text THEN
-      RETURN;  -- no transaction has begun or ended since
+  LOOP
+    goal := last.target;
+    IF last.after_tx IS NULL THEN
+      goal := pg_current_snapshot();
+      IF goal::text = last.done::text THEN  -- no transaction has begun or ended since
+        EXIT WHEN exhausted;
+        RETURN;
+      END IF;
     END IF;
-  END IF;
 
-  SELECT array_agg(x ORDER BY x) INTO late FROM pg_snapshot_xip(last.done) x
-  WHERE pg_visible_in_snapshot(x, goal) AND (last.after_tx IS NULL OR x >= last.after_tx);
-  IF last.after_tx >= pg_snapshot_xmax(last.done) THEN
-    low_tx := last.after_tx; low_id := last.after_id;
-  ELSE
-    low_tx := (pg_snapshot_xmax(last.done)::text::bigint - 1)::text::xid8; low_id := omega;
-  END IF;
-  SELECT array_agg(e.tx ORDER BY e.tx, e.id), array_agg(e.id ORDER BY e.tx, e.id) INTO txs, ids
-  FROM (
-    SELECT both_kinds.tx, both_kinds.id FROM (
-      SELECT of_late.tx, of_late.id
-      FROM unnest(late) l(tx) CROSS JOIN LATERAL (
-        SELECT event.tx, event.id FROM outbox.event
-        WHERE event.tx = l.tx AND event.id > CASE WHEN l.tx = last.after_tx THEN last.after_id ELSE nil END
-        ORDER BY event.id LIMIT max_events) of_late
-      UNION ALL
-      (SELECT event.tx, event.id FROM outbox.event
-       WHERE (event.tx, event.id) > (low_tx, low_id) AND event.tx < pg_snapshot_xmax(goal)
-         AND pg_visible_in_snapshot(event.tx, goal)
-       ORDER BY event.tx, event.id LIMIT max_events)
-    ) both_kinds
-    ORDER BY both_kinds.tx, both_kinds.id LIMIT max_events
-  ) e;
-  taken := coalesce(cardinality(ids), 0);
+    SELECT array_agg(x ORDER BY x) INTO late FROM pg_snapshot_xip(last.done) x
+    WHERE pg_visible_in_snapshot(x, goal) AND (last.after_tx IS NULL OR x >= last.after_tx);
+    IF last.after_tx >= pg_snapshot_xmax(last.done) THEN
+      low_tx := last.after_tx; low_id := last.after_id;
+    ELSE
+      low_tx := (pg_snapshot_xmax(last.done)::text::bigint - 1)::text::xid8; low_id := omega;
+    END IF;
+    SELECT array_agg(e.tx ORDER BY e.tx, e.id), array_agg(e.id ORDER BY e.tx, e.id) INTO txs, ids
+    FROM (
+      SELECT both_kinds.tx, both_kinds.id FROM (
+        SELECT of_late.tx, of_late.id
+        FROM unnest(late) l(tx) CROSS JOIN LATERAL (
+          SELECT event.tx, event.id FROM outbox.event
+          WHERE event.tx = l.tx AND event.id > CASE WHEN l.tx = last.after_tx THEN last.after_id ELSE nil END
+          ORDER BY event.id LIMIT max_events) of_late
+        UNION ALL
+        (SELECT event.tx, event.id FROM outbox.event
+         WHERE (event.tx, event.id) > (low_tx, low_id) AND event.tx < pg_snapshot_xmax(goal)
+           AND pg_visible_in_snapshot(event.tx, goal)
+         ORDER BY event.tx, event.id LIMIT max_events)
+      ) both_kinds
+      ORDER BY both_kinds.tx, both_kinds.id LIMIT max_events
+    ) e;
+    taken := coalesce(cardinality(ids), 0);
+    EXIT WHEN taken > 0 OR last.after_tx IS NULL;
+    -- The last cut ended exactly at the end of its target: on to the next one.
+    exhausted := true;
+    last.done := goal; last.after_tx := NULL; last.after_id := NULL;
+  END LOOP;
 
-  IF taken = 0 AND last.after_tx IS NULL AND last.cut_at > clock_timestamp() - interval '1 s' THEN
+  IF taken = 0 AND NOT exhausted AND last.cut_at > clock_timestamp() - interval '1 s' THEN
     RETURN;  -- other transactions came and went; following them once a second is enough
   END IF;
   IF taken > 0 THEN
     PERFORM outbox.hold_lease(dispatcher);
   END IF;
 
+  -- OFFSET 0 keeps each look-up a probe per row: merged with its whole table, it would cost by the endpoints that do not
+  -- match and the events that are not cut.
   WITH fresh AS MATERIALIZED (
     SELECT e.id, u.ord, e.type, e.tenant, e.key, e.not_before,
            sum(pg_column_size(e.payload)) OVER (ORDER BY u.ord) <= max_bytes AS light
-    FROM unnest(ids) WITH ORDINALITY u(id, ord) JOIN outbox.event e ON e.id = u.id
+    FROM unnest(ids) WITH ORDINALITY u(id, ord) CROSS JOIN LATERAL (
+      SELECT e.id, e.type, e.tenant, e.key, e.not_before, e.payload FROM outbox.event e WHERE e.id = u.id OFFSET 0) e
   ), kind AS MATERIALIZED (
     SELECT DISTINCT f.tenant, f.type FROM fresh f
   ), route AS MATERIALIZED (
@@ -169,9 +197,11 @@ BEGIN
            coalesce(b.slots, max_per_endpoint) AS slots
     FROM (SELECT DISTINCT k.tenant, k.type, s.endpoint_id
           FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
-          JOIN outbox.subscription s ON s.tenant = k.tenant AND s.pattern = p.pattern) k
-    JOIN outbox.endpoint ep ON ep.id = k.endpoint_id
-    LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = k.endpoint_id
+          CROSS JOIN LATERAL (SELECT s.endpoint_id FROM outbox.subscription s
+                              WHERE s.tenant = k.tenant AND s.pattern = p.pattern OFFSET 0) s) k
+    CROSS JOIN LATERAL (SELECT ep.id, ep.version, ep.ordered, ep.state FROM outbox.endpoint ep
+                        WHERE ep.id = k.endpoint_id OFFSET 0) ep
+    LEFT JOIN LATERAL (SELECT h.state FROM outbox.endpoint_health h WHERE h.endpoint_id = k.endpoint_id OFFSET 0) h ON true
     LEFT JOIN LATERAL (SELECT u.slots FROM unnest(busy_endpoints, busy_slots) u(id, slots) WHERE u.id = ep.id LIMIT 1) b ON true
   ), pair AS (
     SELECT f.id, f.ord, f.key, f.not_before, r.endpoint_id, r.version, r.slots, r.ordered AND f.key IS NOT NULL AS in_order,
@@ -189,14 +219,16 @@ BEGIN
   SELECT array_agg(c.id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
          array_agg(c.endpoint_id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
          array_agg(c.version ORDER BY c.ord, c.endpoint_id) FILTER (WHERE c.direct),
-         array_agg(c.id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(c.endpoint_id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(c.id ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(c.endpoint_id ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
          array_agg(DISTINCT c.endpoint_id) FILTER (WHERE NOT c.direct AND c.claimable)
   INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due, claimable
   FROM chosen c;
 
+  -- Parked by id: ids grow with the time of insertion. Of two transactions that a row lock put in order the second may
+  -- have the lower tx, if it wrote something else first.
   IF parked_events IS NOT NULL THEN
     PERFORM outbox.park(parked_events, parked_endpoints, parked_keys, parked_due);
   END IF;
@@ -224,7 +256,8 @@ BEGIN
                    array_agg(u.version ORDER BY u.ord) AS versions
             FROM unnest(direct_events, direct_endpoints, direct_versions) WITH ORDINALITY u(id, endpoint, version, ord)
             GROUP BY u.id ORDER BY min(u.ord)) g
-      JOIN outbox.event e ON e.id = g.id;
+      CROSS JOIN LATERAL (SELECT e.id, e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata
+                          FROM outbox.event e WHERE e.id = g.id OFFSET 0) e;
   END IF;
 END $$;
 
@@ -245,7 +278,8 @@ BEGIN
   INSERT INTO outbox.delivery (event_id, endpoint_id, key, ready, due_at)
   SELECT u.event, u.endpoint, u.key,
          u.key IS NULL OR (row_number() OVER (PARTITION BY u.endpoint, u.key ORDER BY u.ord) = 1
-           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key)),
+           -- OFFSET 0: a probe per row, never a hash of the whole table
+           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key OFFSET 0)),
          u.due
   FROM unnest(event_ids, endpoint_ids, keys, due) WITH ORDINALITY u(event, endpoint, key, due, ord)
   ORDER BY u.ord

@@ -5,17 +5,25 @@ SELECT outbox.begin_migration(5, 'deliver');
 
 -- Endpoints that may be sent to and have deliveries waiting, with the time until the first is due (0 or less: now).
 -- An endpoint behind an open circuit is due when its probe is.
--- Index: delivery_due, one probe per endpoint.
+-- Index: delivery_due, one probe per endpoint that has something waiting, from one endpoint's first to the next one's;
+-- endpoints without cost nothing.
 CREATE FUNCTION outbox.waiting() RETURNS TABLE (endpoint_id bigint, due_in_ms bigint)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_bitmapscan = off SET jit = off AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+  WITH RECURSIVE first AS (
+    (SELECT d.endpoint_id, d.due_at FROM outbox.delivery d
+     WHERE d.ready AND d.dispatcher_id IS NULL ORDER BY d.endpoint_id, d.due_at LIMIT 1)
+    UNION ALL
+    SELECT next.endpoint_id, next.due_at FROM first f CROSS JOIN LATERAL (
+      SELECT d.endpoint_id, d.due_at FROM outbox.delivery d
+      WHERE d.ready AND d.dispatcher_id IS NULL AND d.endpoint_id > f.endpoint_id
+      ORDER BY d.endpoint_id, d.due_at LIMIT 1) next
+  )
   SELECT e.id, greatest(extract(epoch FROM greatest(first.due_at, h.probe_at) - clock_timestamp()) * 1000, 0)::bigint
-  FROM outbox.endpoint e
+  FROM first
+  JOIN outbox.endpoint e ON e.id = first.endpoint_id AND e.state = 'enabled'
   LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id AND h.state <> 'closed'
-  CROSS JOIN LATERAL (
-    SELECT d.due_at FROM outbox.delivery d
-    WHERE d.endpoint_id = e.id AND d.ready AND d.dispatcher_id IS NULL
-    ORDER BY d.due_at LIMIT 1) first
-  WHERE e.state = 'enabled'
 $$;
 
 -- Claims deliveries that are due: of each endpoint named at most its `slots`, the longest due first, skipping what others
@@ -120,7 +128,11 @@ BEGIN
     SELECT FROM outbox.attempt a
     WHERE a.event_id = event_ids[1] AND a.endpoint_id = endpoint_ids[1] AND a.attempt = attempts[1]
       AND a.outcome::text = outcomes[1] AND a.dispatcher_id = dispatcher AND a.batch_id IS NOT DISTINCT FROM batch_ids[1]
-      AND a.duration_ms IS NOT DISTINCT FROM durations_ms[1]) THEN
+      AND a.duration_ms IS NOT DISTINCT FROM durations_ms[1])
+    -- A claimed delivery may have been claimed before and have come to the same: then we hold it still.
+    AND NOT (batch_ids[1] IS NULL AND EXISTS (
+      SELECT FROM outbox.delivery d
+      WHERE d.event_id = event_ids[1] AND d.endpoint_id = endpoint_ids[1] AND d.dispatcher_id = dispatcher)) THEN
     RETURN;
   END IF;
   IF any_claimed THEN  -- what belongs to an ordered endpoint was always claimed, never direct
@@ -156,9 +168,15 @@ BEGIN
     WHERE u.reason IS NOT NULL
     ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 
-    UPDATE outbox.endpoint SET state = 'disabled'
-    WHERE id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
-      AND state <> 'disabled';
+    IF 'gone' = ANY (reasons) THEN
+      -- In the order of their ids, so that two recorders cannot wait for each other.
+      PERFORM FROM outbox.endpoint e
+      WHERE e.id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
+      ORDER BY e.id FOR NO KEY UPDATE OF e;
+      UPDATE outbox.endpoint SET state = 'disabled'
+      WHERE id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
+        AND state <> 'disabled';
+    END IF;
   END IF;
 
   IF any_claimed THEN
@@ -206,7 +224,8 @@ BEGIN
   END IF;
   -- Rows are locked in the order of their ids, so that two recorders cannot wait for each other.
   INSERT INTO outbox.endpoint_health (endpoint_id)
-  SELECT f FROM unnest(failing) f ORDER BY f ON CONFLICT (endpoint_id) DO NOTHING;
+  SELECT e.id FROM unnest(failing) f JOIN outbox.endpoint e ON e.id = f  -- unless it was deleted meanwhile
+  ORDER BY e.id ON CONFLICT (endpoint_id) DO NOTHING;
   PERFORM FROM outbox.endpoint_health h WHERE h.endpoint_id = ANY (endpoint_ids) ORDER BY h.endpoint_id FOR UPDATE;
 
   RETURN QUERY
@@ -250,8 +269,12 @@ END $$;
 -- Makes what a dispatcher was handed available again, except the pairs named: pairs of its batches without a recorded
 -- outcome become rows of outbox.delivery, due now; its claimed deliveries are unclaimed. Returns how many pairs that was.
 -- The caller holds the dispatcher's lock exclusively.
+-- Indexes: attempt_event, delivery_claimed, delivery_pkey; outbox.batch is small.
 CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_events uuid[], kept_endpoints bigint[]) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
 DECLARE
   from_batches bigint;
   from_claims bigint;
@@ -265,8 +288,9 @@ BEGIN
     WHERE b.dispatcher_id = give_back.dispatcher
   ), unresolved AS MATERIALIZED (
     SELECT p.batch_id, p.event, p.endpoint FROM pair p
-    WHERE NOT p.is_kept AND NOT EXISTS (SELECT FROM outbox.attempt a
-                                        WHERE a.event_id = p.event AND a.endpoint_id = p.endpoint AND a.batch_id = p.batch_id)
+    WHERE NOT p.is_kept
+      AND NOT EXISTS (SELECT FROM outbox.attempt a  -- OFFSET 0: a probe per pair, whatever the size of history
+                      WHERE a.event_id = p.event AND a.endpoint_id = p.endpoint AND a.batch_id = p.batch_id OFFSET 0)
   ), noted AS (
     INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, attempt)
     SELECT r.event, r.endpoint, r.batch_id, give_back.dispatcher, 'unknown', 0 FROM unresolved r

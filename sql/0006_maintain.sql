@@ -35,30 +35,57 @@ BEGIN
 END $$;
 
 -- Whether a partition of the log is still needed: something in it waits, is in flight, or was not cut yet.
+-- Indexes: delivery_pkey, the partition's own on (tx, id); outbox.batch is small.
 CREATE FUNCTION outbox.partition_needed(partition text, day date) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   low CONSTANT uuid := outbox.uuid_floor(day::timestamp AT TIME ZONE 'UTC');
   high CONSTANT uuid := outbox.uuid_floor((day + 1)::timestamp AT TIME ZONE 'UTC');
+  done CONSTANT pg_snapshot := (SELECT p.done FROM outbox.position p ORDER BY p.id DESC LIMIT 1);
   uncut boolean;
 BEGIN
   IF EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id >= low AND d.event_id < high)
-     OR EXISTS (SELECT FROM outbox.batch b, unnest(b.event_ids) id WHERE id >= low AND id < high) THEN
+     OR EXISTS (SELECT FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids) u(id) WHERE u.id >= low AND u.id < high) THEN
     RETURN true;
   END IF;
-  EXECUTE format('SELECT EXISTS (SELECT FROM outbox.%I WHERE NOT pg_visible_in_snapshot(tx,
-                    (SELECT done FROM outbox.position ORDER BY id DESC LIMIT 1)))', partition) INTO uncut;
+  -- Not visible in `done`, said so that the index can answer.
+  EXECUTE format('SELECT EXISTS (SELECT FROM outbox.%1$I e WHERE e.tx >= $1)
+                      OR EXISTS (SELECT FROM unnest($2) x(tx) JOIN outbox.%1$I e ON e.tx = x.tx)', partition)
+  INTO uncut USING pg_snapshot_xmax(done), ARRAY(SELECT pg_snapshot_xip(done));
   RETURN uncut;
+END $$;
+
+-- Drops a day of the log or of the history, unless it is still needed; says what it did.
+-- Locks: the parent first, as DROP TABLE does, so that nothing that reads all partitions waits for us while we wait for it.
+-- Then nobody can come to need the day between the question and the drop.
+CREATE FUNCTION outbox.drop_partition(parent text, partition text, day date) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF parent = 'event' THEN
+    IF outbox.partition_needed(partition, day) THEN
+      RETURN 'kept (still needed)';
+    END IF;
+    LOCK TABLE ONLY outbox.event IN ACCESS EXCLUSIVE MODE;
+    EXECUTE format('LOCK TABLE outbox.%I IN ACCESS EXCLUSIVE MODE', partition);
+    IF outbox.partition_needed(partition, day) THEN
+      RETURN 'kept (still needed)';
+    END IF;
+  END IF;
+  EXECUTE format('DROP TABLE outbox.%I', partition);
+  RETURN 'dropped';
 END $$;
 
 -- Creates partitions ahead, drops those past retention, deletes old dead letters, trims outbox.position. Any number may
 -- run; one works. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
 -- queue behind somebody's long transaction. Returns what it did, a line each.
+-- What takes long comes first, what locks the log last: its locks are held until the end.
 -- SECURITY DEFINER: the dispatcher runs it, and must not otherwise be able to alter the schema.
 CREATE FUNCTION outbox.maintain() RETURNS TABLE (action text, subject text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET client_min_messages = warning AS $$
 DECLARE
   today CONSTANT date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+  first_event_day CONSTANT date := today - (extract(epoch FROM outbox.setting('event_retention')::interval) / 86400)::int;
+  first_attempt_day CONSTANT date := today - (extract(epoch FROM outbox.setting('attempt_retention')::interval) / 86400)::int;
   p record;
   removed bigint;
 BEGIN
@@ -66,6 +93,29 @@ BEGIN
     RETURN;
   END IF;
   PERFORM set_config('lock_timeout', outbox.setting('lock_timeout'), true);
+
+  BEGIN
+    DELETE FROM outbox.dead_letter WHERE id IN (
+      SELECT l.id FROM outbox.dead_letter l WHERE l.died_at < clock_timestamp() - outbox.setting('dead_letter_retention')::interval
+      ORDER BY l.died_at LIMIT 10000);
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    IF removed > 0 THEN
+      action := 'deleted'; subject := removed || ' old dead letters';
+      RETURN NEXT;
+    END IF;
+    DELETE FROM outbox.position
+    WHERE id <= (SELECT max(id) FROM outbox.position) - greatest(outbox.setting('position_rows')::bigint, 1);
+    -- Rows past retention that no day holds: events that a redrive put back, and what came while maintenance did not run.
+    DELETE FROM outbox.event_default e
+    WHERE e.id < outbox.uuid_floor(first_event_day::timestamp AT TIME ZONE 'UTC')
+      AND pg_visible_in_snapshot(e.tx, (SELECT x.done FROM outbox.position x ORDER BY x.id DESC LIMIT 1))
+      AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = e.id)
+      AND NOT EXISTS (SELECT FROM outbox.batch b WHERE e.id = ANY (b.event_ids));
+    DELETE FROM outbox.attempt_default WHERE at < first_attempt_day::timestamp AT TIME ZONE 'UTC';
+  EXCEPTION WHEN lock_not_available THEN
+    action := 'postponed (locked)'; subject := 'deleting old rows';
+    RETURN NEXT;
+  END;
 
   FOR p IN
     SELECT parent.name AS parent, d.day::date AS day
@@ -86,31 +136,17 @@ BEGIN
 
   FOR p IN
     SELECT x.parent, x.partition, x.day FROM outbox.partitions() x
-    WHERE x.day < today - (extract(epoch FROM outbox.setting(x.parent || '_retention')::interval) / 86400)::int
+    WHERE x.day < CASE x.parent WHEN 'event' THEN first_event_day ELSE first_attempt_day END
     ORDER BY x.day
   LOOP
     subject := p.partition;
     BEGIN
-      IF p.parent = 'event' AND outbox.partition_needed(p.partition, p.day) THEN
-        action := 'kept (still needed)';
-      ELSE
-        EXECUTE format('DROP TABLE outbox.%I', p.partition);
-        action := 'dropped';
-      END IF;
+      action := outbox.drop_partition(p.parent, p.partition, p.day);
     EXCEPTION WHEN lock_not_available THEN
       action := 'postponed (locked)';
     END;
     RETURN NEXT;
   END LOOP;
-
-  DELETE FROM outbox.dead_letter WHERE died_at < clock_timestamp() - outbox.setting('dead_letter_retention')::interval;
-  GET DIAGNOSTICS removed = ROW_COUNT;
-  IF removed > 0 THEN
-    action := 'deleted'; subject := removed || ' old dead letters';
-    RETURN NEXT;
-  END IF;
-  DELETE FROM outbox.position
-  WHERE id <= (SELECT max(id) FROM outbox.position) - outbox.setting('position_rows')::bigint;
 END $$;
 
 -- Makes a restored copy dispatchable. `from_where`: 'now' (nothing from before is ever sent: what waited becomes dead
@@ -121,16 +157,20 @@ CREATE FUNCTION outbox.reanchor(from_where text) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   last outbox.position;
+  own CONSTANT xid8 := pg_current_xact_id();
+  here pg_snapshot;
   pending bigint := 0;
 BEGIN
   IF from_where NOT IN ('now', 'last_cut') OR from_where IS NULL THEN
     RAISE EXCEPTION 'say from where: outbox.reanchor(''now'') or outbox.reanchor(''last_cut'')'
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  PERFORM outbox.require_read_committed();
   PERFORM pg_advisory_xact_lock(1296126548, 0);
   LOCK TABLE outbox.event IN EXCLUSIVE MODE;
   SELECT * INTO STRICT last FROM outbox.position ORDER BY id DESC LIMIT 1;
-  PERFORM outbox.give_back(d.id, '{}', '{}') FROM outbox.dispatcher d;
+  PERFORM outbox.give_back(h.id, '{}', '{}')
+  FROM (SELECT d.id FROM outbox.dispatcher d UNION SELECT f.dispatcher_id FROM outbox.in_flight f) h(id);
   DELETE FROM outbox.dispatcher;
   DELETE FROM outbox.witness;
   IF from_where = 'now' THEN
@@ -145,11 +185,17 @@ BEGIN
     UPDATE outbox.event e SET tx = CASE
       WHEN pg_visible_in_snapshot(e.tx, last.done)
         OR (pg_visible_in_snapshot(e.tx, last.target) AND (e.tx, e.id) <= (last.after_tx, last.after_id)) THEN '3'::xid8
-      ELSE pg_current_xact_id() END;
-    SELECT count(*) INTO pending FROM outbox.event WHERE tx = pg_current_xact_id();
+      ELSE own END;
+    SELECT count(*) INTO pending FROM outbox.event WHERE tx = own;
   END IF;
   UPDATE outbox.subscription SET since = NULL;
-  INSERT INTO outbox.position (done, target, events) VALUES (pg_current_snapshot(), pg_current_snapshot(), 0);
+  -- A transaction counts as over in its own snapshot once one with a higher id has ended; ours is still to come.
+  here := pg_current_snapshot();
+  IF own < pg_snapshot_xmax(here) THEN
+    here := format('%s:%s:%s', least(own, pg_snapshot_xmin(here)), pg_snapshot_xmax(here),
+      (SELECT string_agg(x::text, ',' ORDER BY x) FROM (SELECT own AS x UNION SELECT pg_snapshot_xip(here)) x))::pg_snapshot;
+  END IF;
+  INSERT INTO outbox.position (done, target, events) VALUES (here, here, 0);
   UPDATE outbox.anchor a SET system_identifier = c.system_identifier, database_oid = d.oid, anchored_at = clock_timestamp()
   FROM pg_control_system() c, pg_database d WHERE d.datname = current_database();
   RETURN pending;

@@ -9,7 +9,7 @@ CREATE FUNCTION outbox.redrive(dead_letter bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF outbox.redrive_all(ARRAY[dead_letter]) = 0 THEN
-    RAISE EXCEPTION 'there is no dead letter %', dead_letter
+    RAISE EXCEPTION 'there is no dead letter % whose endpoint still exists', dead_letter
       USING ERRCODE = 'no_data_found', HINT = 'SELECT id, reason, url, last_error FROM outbox.dead_letter';
   END IF;
 END $$;
@@ -22,7 +22,9 @@ DECLARE
   keys text[];
 BEGIN
   WITH revived AS (
-    DELETE FROM outbox.dead_letter l WHERE l.id = ANY (dead_letters) RETURNING l.*
+    -- What cannot be sent, because its endpoint was deleted, stays.
+    DELETE FROM outbox.dead_letter l
+    WHERE l.id = ANY (dead_letters) AND EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = l.endpoint_id) RETURNING l.*
   ), restored AS (
     INSERT INTO outbox.event (id, tx, created_at, type, tenant, key, payload, metadata)
     SELECT DISTINCT ON (r.event_id) r.event_id, '3'::xid8, r.created_at, r.type, r.tenant, r.key, r.payload, r.metadata FROM revived r

@@ -47,10 +47,10 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   FROM pair p
 $$;
 
--- The reconciler's findings, worst first. `severity`: critical (events are lost, or nothing moves), warning (somebody should
+-- What outbox.reconcile returns, unsorted. `severity`: critical (events are lost, or nothing moves), warning (somebody should
 -- look), unchecked (it could not be checked, which is not health), info, ok. `finding` is a stable name for programs, `detail`
--- plain words, `remedy` what to do.
-CREATE FUNCTION outbox.reconcile(
+-- plain words, `remedy` what to do: statements in it end with a semicolon and can be typed as they are.
+CREATE FUNCTION outbox.findings(
   since interval DEFAULT '1 hour', max_events int DEFAULT 100000, uncut_after interval DEFAULT '1 min',
   overdue_after interval DEFAULT '5 min', failing_after interval DEFAULT '5 min', transaction_after interval DEFAULT '10 min'
 ) RETURNS TABLE (severity text, finding text, subject text, detail text, remedy text)
@@ -65,14 +65,15 @@ BEGIN
   SELECT * INTO last FROM outbox.position ORDER BY id DESC LIMIT 1;
 
   RETURN QUERY SELECT 'critical', 'restored copy', 'database', p,
-    'If this copy shall send: SELECT outbox.reanchor(''now'') or outbox.reanchor(''last_cut''), then start a dispatcher.'
+    'If this copy shall send, as the owner of the schema: SELECT outbox.reanchor(''now''); or SELECT outbox.reanchor(''last_cut''); then start a dispatcher.'
     FROM outbox.anchor_problem() p WHERE p IS NOT NULL;
 
-  SELECT * INTO c FROM outbox.conservation(now - since, max_events);
+  -- No further back than history goes: without it what was delivered would look lost.
+  SELECT * INTO c FROM outbox.conservation(now - least(since, outbox.setting('attempt_retention')::interval), max_events);
   IF c.missing > 0 THEN
     RETURN QUERY SELECT 'critical', 'missing deliveries', 'event ' || split_part(m, '/', 1) || ', endpoint ' || split_part(m, '/', 2),
       'the event was cut for this endpoint, and is neither delivered, waiting, in flight nor dead',
-      format('INSERT INTO outbox.delivery (event_id, endpoint_id, due_at) VALUES (%L, %s, now()) sends it; find out who deleted it.',
+      format('INSERT INTO outbox.delivery (event_id, endpoint_id, due_at) VALUES (%L, %s, now()); sends it. Find out who deleted it.',
              split_part(m, '/', 1), split_part(m, '/', 2))
       FROM unnest(c.missing_pairs) m;
     IF c.missing > 100 THEN
@@ -93,13 +94,13 @@ BEGIN
     SELECT 'warning', 'expired lease', format('dispatcher %s (%s on %s, pid %s)', d.id, d.name, d.host, d.pid),
       format('its lease ran out at %s and nobody has taken over the %s deliveries it holds', d.expires_at,
         (SELECT count(*) FROM outbox.in_flight f WHERE f.dispatcher_id = d.id)),
-      'Any live dispatcher takes over by itself within seconds; by hand: SELECT * FROM outbox.recover().'
+      'Any live dispatcher takes over by itself within seconds; by hand: SELECT * FROM outbox.recover();'
     FROM outbox.dispatcher d WHERE d.expires_at < now - interval '15 s';
 
   RETURN QUERY
     SELECT 'critical', 'orphaned deliveries', format('dispatcher %s', f.dispatcher_id),
       format('%s deliveries are held by a dispatcher that does not exist, since %s', count(*), min(f.since)),
-      format('SELECT outbox.release(%s) makes them available again.', f.dispatcher_id)
+      format('SELECT outbox.release(%s); makes them available again.', f.dispatcher_id)
     FROM outbox.in_flight f
     WHERE NOT EXISTS (SELECT FROM outbox.dispatcher d WHERE d.id = f.dispatcher_id)
     GROUP BY f.dispatcher_id;
@@ -120,14 +121,14 @@ BEGIN
     SELECT 'critical', 'events not cut', 'the log',
       format('%s%s committed events have not been taken from the log; the oldest is %s of %s', count(*),
              CASE WHEN count(*) >= 1000 THEN ' or more' ELSE '' END, (array_agg(u.id ORDER BY u.created_at))[1], min(u.created_at)),
-      'Is a dispatcher running and keeping up? Compare SELECT * FROM outbox.position ORDER BY id DESC LIMIT 5; start another dispatcher.'
+      'Is a dispatcher running and keeping up? SELECT * FROM outbox.position ORDER BY id DESC LIMIT 5; shows how far it is. Start another one.'
     FROM uncut u HAVING count(*) > 0;
 
   RETURN QUERY
     SELECT 'warning', 'overdue deliveries', format('endpoint %s (%s)', e.id, e.url),
       format('%s%s deliveries are overdue, the oldest since %s, though the endpoint is enabled and its circuit closed', n.many,
              CASE WHEN n.many >= 1000 THEN ' or more' ELSE '' END, n.oldest),
-      'Is it busier than max_in_flight allows? SELECT * FROM outbox.stuck; raise max_in_flight, or start another dispatcher.'
+      'Is it busier than max_in_flight allows? SELECT * FROM outbox.stuck; shows them. Raise max_in_flight, or start another dispatcher.'
     FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
     CROSS JOIN LATERAL (
       SELECT count(*) AS many, min(d.due_at) AS oldest FROM (
@@ -138,7 +139,7 @@ BEGIN
   RETURN QUERY
     SELECT 'critical', 'sleeping key', format('endpoint %s, key %s', k.endpoint_id, k.key),
       format('deliveries of this key wait in order and none is ready; the first is event %s', k.first_event),
-      format('UPDATE outbox.delivery SET ready = true WHERE event_id = %L AND endpoint_id = %s; somebody deleted its predecessor by hand.', k.first_event, k.endpoint_id)
+      format('UPDATE outbox.delivery SET ready = true WHERE event_id = %L AND endpoint_id = %s; wakes it. Somebody deleted its predecessor by hand.', k.first_event, k.endpoint_id)
     FROM (SELECT d.endpoint_id, d.key, (array_agg(d.event_id ORDER BY d.seq))[1] AS first_event
           FROM (SELECT * FROM outbox.delivery d WHERE NOT d.ready AND d.key IS NOT NULL LIMIT 10000) d
           GROUP BY d.endpoint_id, d.key) k
@@ -149,14 +150,14 @@ BEGIN
       format('endpoint %s (%s)', e.id, e.url),
       format('%s failures in a row since %s, circuit %s, %s waiting; last error: %s', h.consecutive_failures, h.failing_since, h.state,
              (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id), coalesce(h.last_error, 'none')),
-      'Tell its owner. It is probed by itself and nothing is lost; outbox.pause stops trying, outbox.resume tries at once.'
+      format('Tell its owner. It is probed by itself and nothing is lost. SELECT outbox.pause(%s); stops trying, SELECT outbox.resume(%1$s); tries at once.', e.id)
     FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
     WHERE e.state = 'enabled' AND (h.state <> 'closed' OR (h.consecutive_failures > 0 AND h.failing_since < now - failing_after));
 
   RETURN QUERY
     SELECT CASE e.state WHEN 'disabled' THEN 'warning' ELSE 'info' END, e.state || ' endpoint with a backlog', format('endpoint %s (%s)', e.id, e.url),
       format('%s deliveries wait, the oldest since %s%s', n.many, n.oldest, coalesce('; last error: ' || h.last_error, '')),
-      format('SELECT outbox.resume(%s) sends them.', e.id)
+      format('SELECT outbox.resume(%s); sends them.', e.id)
     FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
     CROSS JOIN LATERAL (SELECT count(*) AS many, min(d.created_at) AS oldest FROM outbox.delivery d WHERE d.endpoint_id = e.id) n
     WHERE e.state <> 'enabled' AND n.many > 0;
@@ -164,14 +165,14 @@ BEGIN
   RETURN QUERY
     SELECT 'warning', 'dead letters', format('endpoint %s (%s)', l.endpoint_id, min(l.url)),
       format('%s deliveries were given up (%s), the last at %s: %s', count(*), l.reason, max(l.died_at), (array_agg(l.last_error ORDER BY l.died_at DESC))[1]),
-      format('SELECT * FROM outbox.dead_letter WHERE endpoint_id = %s AND reason = %L; outbox.redrive_where(%1$s, %2$L) or outbox.discard(id)', l.endpoint_id, l.reason)
+      format('SELECT * FROM outbox.dead_letter WHERE endpoint_id = %s AND reason = %L; shows them, SELECT outbox.redrive_where(%1$s, %2$L); sends them again, outbox.discard(id) gives one up.', l.endpoint_id, l.reason)
     FROM outbox.dead_letter l WHERE l.reason <> 'discarded' AND l.died_at > now - greatest(since, interval '1 day')
     GROUP BY l.endpoint_id, l.reason;
 
   RETURN QUERY
     SELECT CASE WHEN d.day <= (now AT TIME ZONE 'UTC')::date THEN 'warning' ELSE 'info' END, 'missing partition', t.parent || '_' || to_char(d.day, 'YYYYMMDD'),
       'this partition should exist by now; until it does, its rows go to the DEFAULT partition (nothing is lost)',
-      'SELECT * FROM outbox.maintain(); a long transaction may be in the way, see below if so.'
+      'SELECT * FROM outbox.maintain(); makes it, unless a long transaction is in the way; that is named here too.'
     FROM unnest('{event,attempt}'::text[]) t(parent),
          generate_series((now AT TIME ZONE 'UTC')::date, (now AT TIME ZONE 'UTC')::date + 1, interval '1 day') d(day)
     WHERE NOT EXISTS (SELECT FROM outbox.partitions() x WHERE x.parent = t.parent AND x.day = d.day::date);
@@ -180,18 +181,18 @@ BEGIN
     SELECT 'warning', 'long transaction', format('session %s (%s@%s, %s)', a.pid, a.usename, a.datname, coalesce(nullif(a.application_name, ''), 'no application_name')),
       format('open since %s, state %s; it keeps dead rows of the whole cluster from being cleaned up%s', a.xact_start, a.state,
              CASE WHEN a.backend_xid IS NOT NULL THEN ', and its own events are not delivered before it commits' ELSE '' END),
-      format('Ask its owner; SELECT pg_terminate_backend(%s) ends it and rolls it back.', a.pid)
+      format('Ask its owner. SELECT pg_terminate_backend(%s); ends it and rolls it back.', a.pid)
     FROM pg_stat_activity a
     WHERE a.xact_start < now - transaction_after AND a.pid <> pg_backend_pid() AND a.backend_type = 'client backend'
       AND (a.backend_xid IS NOT NULL OR a.backend_xmin IS NOT NULL);
   RETURN QUERY
     SELECT 'warning', 'long transaction', format('prepared transaction %L', x.gid),
       format('prepared at %s by %s and neither committed nor rolled back; its events are not delivered before it is', x.prepared, x.owner),
-      format('COMMIT PREPARED %L or ROLLBACK PREPARED %1$L.', x.gid)
+      format('COMMIT PREPARED %L; or ROLLBACK PREPARED %1$L;', x.gid)
     FROM pg_prepared_xacts x WHERE x.prepared < now - transaction_after AND x.database = current_database();
   IF NOT pg_has_role('pg_read_all_stats', 'USAGE') THEN
     RETURN QUERY SELECT 'unchecked', 'long transaction', 'pg_stat_activity',
-      format('the role %s may not see other sessions'' transactions', current_user), format('GRANT pg_read_all_stats TO %I', current_user);
+      format('the role %s may not see other sessions'' transactions', current_user), format('GRANT pg_read_all_stats TO %I;', current_user);
   END IF;
 
   IF c.missing = 0 THEN
@@ -200,4 +201,16 @@ BEGIN
       || CASE WHEN c.events >= max_events THEN format(' (the newest %s events of the period)', max_events) ELSE '' END, NULL::text;
   END IF;
 END $$;
+
+-- The reconciler's findings, worst first.
+CREATE FUNCTION outbox.reconcile(
+  since interval DEFAULT '1 hour', max_events int DEFAULT 100000, uncut_after interval DEFAULT '1 min',
+  overdue_after interval DEFAULT '5 min', failing_after interval DEFAULT '5 min', transaction_after interval DEFAULT '10 min'
+) RETURNS TABLE (severity text, finding text, subject text, detail text, remedy text)
+LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT f.severity, f.finding, f.subject, f.detail, f.remedy
+  FROM outbox.findings(since, max_events, uncut_after, overdue_after, failing_after, transaction_after)
+    WITH ORDINALITY f(severity, finding, subject, detail, remedy, place)
+  ORDER BY array_position('{critical,warning,unchecked,info,ok}', f.severity), f.place
+$$;
 COMMIT;

@@ -131,6 +131,8 @@ package final class Dispatcher: Service {
   ) async throws {
     var database = configuration.database
     database.applicationName = name
+    // The protocol looks again after each lock it takes, whatever the role's or the database's default.
+    database.setUp.append("SET default_transaction_isolation = 'read committed'")
     if !configuration.synchronousCommit && !waitsForDisk { database.setUp.append("SET synchronous_commit = off") }
     let session = Session(database, name: name)
     let logger = logger

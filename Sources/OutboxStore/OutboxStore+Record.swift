@@ -44,6 +44,8 @@ extension OutboxStore {
   package func record(dispatcher: Int64, _ outcomes: [Outcome], finishedBatches: [Int64], again: Bool)
     throws(PostgresError) -> [EndpointChange]
   {
+    // Text that came from elsewhere may hold a NUL, which PostgreSQL's text cannot; it must not cost us the whole batch.
+    func text(_ value: String?) -> String? { value?.replacing("\0", with: "\u{FFFD}") }
     // What only failures have is left out when there are none: most calls.
     func unlessDelivered(_ parameter: ([Outcome]) -> Parameter) -> Parameter {
       parameter(outcomes.allSatisfy { $0.kind == .delivered } ? [] : outcomes)
@@ -62,8 +64,8 @@ extension OutboxStore {
         .textArray(outcomes.map(\.kind.rawValue)),
         .int4Array(outcomes.map { $0.status.map { Int32(clamping: $0) } }),
         .int4Array(outcomes.map { Int32(clamping: $0.duration.milliseconds) }),
-        unlessDelivered { .textArray($0.map(\.error)) },
-        unlessDelivered { .textArray($0.map(\.response)) },
+        unlessDelivered { .textArray($0.map { text($0.error) }) },
+        unlessDelivered { .textArray($0.map { text($0.response) }) },
         unlessDelivered { .int8Array($0.map { $0.retryIn?.milliseconds }) },
         unlessDelivered { .textArray($0.map(\.reason)) },
         .int8Array(finishedBatches),

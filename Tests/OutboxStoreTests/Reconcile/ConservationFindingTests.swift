@@ -1,0 +1,160 @@
+import Foundation
+import OutboxStore
+import Postgres
+import Testing
+
+/// Each thing that can go wrong with deliveries is found, and the remedy that is printed mends it.
+@Suite struct ConservationFindingTests {
+  @Test func healthyDatabaseGivesOneRow() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      let cut = try #require(try await worker.cut(direct: 2))
+      try await worker.record(cut.outcomes().dropLast(), finished: [])
+      let found = try await worker.client.findings()
+      #expect(found.map(\.severity) == ["ok"])
+      #expect(found[0].finding == "conservation")
+      #expect(found[0].detail == "3 deliveries = 1 delivered + 1 waiting + 1 in flight + 0 dead; 0 missing")
+    }
+  }
+
+  @Test func deletedDeliveryIsFoundAndMended() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      _ = try await worker.cut(direct: 0)
+      let event = try await worker.client.value(
+        "DELETE FROM outbox.delivery WHERE seq = (SELECT max(seq) FROM outbox.delivery) RETURNING event_id"
+      )!
+      let found = try await worker.client.onlyFinding()
+      #expect(found.severity == "critical" && found.finding == "missing deliveries")
+      #expect(found.subject == "event \(event), endpoint 1")
+      try await worker.client.execute(found.statements[0])
+      #expect(try await worker.client.findings().map(\.severity) == ["ok"])
+      #expect(try await worker.claim([1]).map(\.event.number).sorted() == [1, 2, 3])
+    }
+  }
+
+  @Test func deletedHistoryIsFoundAndMended() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      let cut = try #require(try await worker.cut())
+      try await worker.record(cut.outcomes(), finished: [cut.batch!])
+      try await worker.client.execute("DELETE FROM outbox.attempt WHERE event_id = '\(cut.pairs[0].event)'")
+      let found = try await worker.client.onlyFinding()
+      #expect(
+        found.finding == "missing deliveries" && found.subject.contains(cut.pairs[0].event.uuidString.lowercased())
+      )
+      try await worker.client.execute(found.statements[0])
+      #expect(try await worker.client.findings().map(\.severity) == ["ok"])
+    }
+  }
+
+  @Test func manyMissingAreNamedUpToAHundred() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      try await worker.client.publish(147)
+      _ = try await worker.cut(direct: 0)
+      try await worker.client.execute("DELETE FROM outbox.delivery")
+      let found = try await worker.client.findings()
+      #expect(found.count == 101 && found[100].subject == "50 more")
+      #expect(!found.contains { $0.severity == "ok" })
+    }
+  }
+
+  /// What was published before an endpoint was there is not missing there.
+  @Test func newEndpointMissesNothing() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      _ = try await worker.cut()
+      try await worker.client.addEndpoint()
+      #expect(try await worker.client.findings().map(\.severity) == ["ok"])
+    }
+  }
+
+  /// History is kept for a shorter time than it is asked for.
+  @Test func proofGoesNoFurtherBackThanHistory() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      try await worker.client.execute(
+        """
+        UPDATE outbox.setting SET value = '1 day' WHERE name = 'attempt_retention';
+        SELECT outbox.add_partition('event', (now() AT TIME ZONE 'UTC')::date - 2);
+        INSERT INTO outbox.event (id, type, payload) SELECT outbox.uuid_floor(now() - interval '2 days'), 't', '1';
+        """
+      )
+      let cut = try #require(try await worker.cut())
+      try await worker.record(cut.outcomes(), finished: [cut.batch!])
+      try await worker.client.execute(
+        "DELETE FROM outbox.attempt WHERE event_id < outbox.uuid_floor(now() - interval '1 day')"
+      )
+      #expect(try await worker.client.findings("'30 days'").map(\.severity) == ["ok"])
+    }
+  }
+
+  @Test func expiredLeaseAndItsEnd() async throws {
+    try await withDatabase { database in
+      let (dead, live) = (try await prepared(database), try await Worker(database))
+      _ = try await dead.cut(direct: 2)
+      try await dead.client.execute(
+        "UPDATE outbox.dispatcher SET expires_at = now() - interval '1 min' WHERE id = \(dead.id)"
+      )
+      let found = try await live.client.onlyFinding()
+      #expect(found.severity == "warning" && found.finding == "expired lease")
+      #expect(found.subject.contains("dispatcher \(dead.id)") && found.detail.contains("the 2 deliveries"))
+      try await live.client.execute(found.statements[0])
+      #expect(try await live.client.findings().map(\.severity) == ["ok"])
+      #expect(try await live.claim([1]).count == 3)
+    }
+  }
+
+  @Test func orphanedDeliveriesAreFoundAndReleased() async throws {
+    try await withDatabase { database in
+      let (dead, live) = (try await prepared(database), try await Worker(database))
+      _ = try await dead.cut(direct: 1)
+      #expect(try await dead.claim([1], slots: 1).count == 1)
+      try await dead.client.execute("DELETE FROM outbox.dispatcher WHERE id = \(dead.id)")
+      let found = try await live.client.onlyFinding()
+      #expect(found.severity == "critical" && found.finding == "orphaned deliveries")
+      #expect(found.subject == "dispatcher \(dead.id)" && found.detail.hasPrefix("2 deliveries"))
+      try await live.client.execute(found.statements[0])
+      #expect(try await live.client.findings().map(\.severity) == ["ok"])
+      #expect(try await live.claim([1]).count == 3)
+    }
+  }
+
+  @Test func overdueDeliveriesAreFound() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      _ = try await worker.cut(direct: 0)
+      try await worker.client.execute("UPDATE outbox.delivery SET due_at = due_at - interval '10 min'")
+      let found = try await worker.client.onlyFinding()
+      #expect(found.severity == "warning" && found.finding == "overdue deliveries" && found.detail.hasPrefix("3 "))
+      #expect(try await worker.client.rows(found.statements[0]).count == 3)
+    }
+  }
+
+  @Test func sleepingKeyIsFoundAndWoken() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let endpoint = try await worker.client.addEndpoint("ordered => true")
+      try await worker.client.publish(3, key: "k \"")
+      _ = try await worker.cut()
+      try await worker.client.execute("DELETE FROM outbox.delivery WHERE ready")
+      let found = try await worker.client.onlyFinding()
+      #expect(
+        found.severity == "critical" && found.finding == "sleeping key" && found.subject == "endpoint 1, key k \""
+      )
+      try await worker.client.execute(found.statements[0])
+      #expect(try await worker.claim([endpoint]).map(\.event.number) == [2])
+      #expect(try await worker.client.findings().map(\.severity) == ["ok"])
+    }
+  }
+
+  /// A live dispatcher, an endpoint whose subscription is provable, and three events.
+  private func prepared(_ database: Database) async throws -> Worker {
+    let worker = try await Worker(database)
+    try await worker.client.addEndpoint()
+    try await worker.client.store { try $0.stampSubscriptions() }
+    try await worker.client.publish(3)
+    return worker
+  }
+}

@@ -1,0 +1,193 @@
+import Foundation
+import OutboxStore
+import Postgres
+import Testing
+
+@Suite struct MaintainTests {
+  @Test func partitionsAreMadeAheadAndMaintenanceThenIsIdle() async throws {
+    try await withDatabase { database in
+      let client = database.client()
+      let count = "SELECT count(*) FROM outbox.partitions() WHERE day >= (now() AT TIME ZONE 'UTC')::date"
+      #expect(try await client.int(count) == 8)
+      #expect(try await maintain(client) == [])
+      try await client.execute("UPDATE outbox.setting SET value = '5' WHERE name = 'partitions_ahead'")
+      #expect(try await maintain(client).filter { $0.hasPrefix("created") }.count == 4)
+      #expect(try await client.int(count) == 12)
+    }
+  }
+
+  @Test func rowsOfALateRunAreMovedFromTheDefaultPartition() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let client = worker.client
+      try await client.addEndpoint()
+      let tomorrow = try await client.value("SELECT to_char(now() AT TIME ZONE 'UTC' + interval '1 day', 'YYYYMMDD')")!
+      try await client.execute("DROP TABLE outbox.event_\(tomorrow)")
+      let insert =
+        "INSERT INTO outbox.event (id, type, payload) SELECT outbox.uuid_floor(now() + interval '1 day'), 't', '{\"n\": 7}'"
+      try await client.execute(insert)
+      #expect(try await client.int("SELECT count(*) FROM outbox.event_default") == 1)
+      #expect(try await maintain(client) == ["created event_\(tomorrow)"])
+      #expect(try await client.int("SELECT count(*) FROM outbox.event_default") == 0)
+      #expect(try await client.int("SELECT count(*) FROM outbox.event_\(tomorrow)") == 1)
+      #expect(try await worker.drain().numbers == [7])
+      // The new one has all that its siblings have.
+      let indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'event_\(tomorrow)'"
+      #expect(try await client.int(indexes) == 2)
+    }
+  }
+
+  @Test func retentionDropsWholeDays() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let days = try await oldDays(worker.client, [30, 9, 8, 7, 6])
+      _ = try await worker.drain()
+      let done = try await maintain(worker.client)
+      #expect(done == [days[0], days[1], days[2]].map { "dropped event_\($0)" })
+      #expect(try await worker.client.int("SELECT count(*) FROM outbox.event") == 2)
+      try await worker.client.execute(
+        """
+        SELECT outbox.add_partition('attempt', '2020-01-01');
+        INSERT INTO outbox.dead_letter (event_id, endpoint_id, url, type, tenant, payload, created_at, attempts, reason, died_at)
+        SELECT gen_random_uuid(), 1, '', 't', '', '1', now(), 1, 'exhausted', now() - n * interval '50 days' FROM generate_series(1, 2) n
+        """
+      )
+      #expect(try await maintain(worker.client).sorted() == ["deleted 1 old dead letters", "dropped attempt_20200101"])
+    }
+  }
+
+  @Test func dayThatIsStillNeededIsKept() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let client = worker.client
+      try await client.addEndpoint("event_types => '{old9, old8}'")
+      let days = try await oldDays(client, [9, 8])
+      let kept = days.map { "kept (still needed) event_\($0)" }
+      #expect(try await maintain(client) == kept, "not cut yet")
+      let cut = try #require(try await worker.cut(events: 10, direct: 1))
+      _ = try await worker.drain()
+      #expect(try await maintain(client) == kept, "one is in a batch, one waits")
+      try await worker.record(cut.outcomes(), finished: [cut.batch!])
+      #expect(try await maintain(client) == ["dropped event_\(days[0])", kept[1]])
+      try await worker.record(try await worker.claim([cut.pairs[0].endpoint]).map { $0.outcome() })
+      #expect(try await maintain(client) == ["dropped event_\(days[1])"])
+    }
+  }
+
+  /// Events of transactions that were in progress at the last cut, too.
+  @Test func dayWithALateCommitterIsKept() async throws {
+    try await withDatabase { database in
+      let (worker, late) = (try await Worker(database), database.client())
+      try await late.execute("BEGIN; SELECT pg_current_xact_id()")
+      let day = try await oldDays(worker.client, [9])[0]
+      _ = try await worker.drain()
+      try await late.execute(
+        """
+        INSERT INTO outbox.event (id, type, payload)
+        VALUES (outbox.uuid_floor('\(day)'::timestamp AT TIME ZONE 'UTC' + interval '1 hour'), 't', '1')
+        """
+      )
+      #expect(try await maintain(worker.client) == ["postponed (locked) event_\(day)"])
+      try await late.execute("COMMIT")
+      #expect(try await maintain(worker.client) == ["kept (still needed) event_\(day)"])
+      _ = try await worker.drain()
+      #expect(try await maintain(worker.client) == ["dropped event_\(day)"])
+    }
+  }
+
+  @Test func lockedTablesArePostponedWhileOthersPublish() async throws {
+    try await withDatabase { database in
+      let (worker, holder) = (try await Worker(database), database.client())
+      let days = try await oldDays(worker.client, [9])
+      _ = try await worker.drain()
+      let last = try await worker.client.value(
+        "SELECT max(partition) FROM outbox.partitions() WHERE parent = 'event' AND day IS NOT NULL"
+      )!
+      try await worker.client.execute("DROP TABLE outbox.\(last)")
+      try await worker.client.execute("UPDATE outbox.setting SET value = '50 ms' WHERE name = 'lock_timeout'")
+      try await holder.execute("BEGIN; LOCK TABLE outbox.event_default IN ROW EXCLUSIVE MODE")
+      try await holder.publish(1)
+      #expect(
+        try await maintain(worker.client) == ["postponed (locked) \(last)", "postponed (locked) event_\(days[0])"]
+      )
+      try await database.client().publish(1)
+      try await holder.execute("COMMIT")
+      #expect(try await maintain(worker.client) == ["created \(last)", "dropped event_\(days[0])"])
+    }
+  }
+
+  @Test func secondMaintainerHasNothingToDo() async throws {
+    try await withDatabase { database in
+      let (first, second) = (database.client(), database.client())
+      try await first.execute("UPDATE outbox.setting SET value = '4' WHERE name = 'partitions_ahead'; BEGIN")
+      #expect(try await maintain(first).count == 2)
+      #expect(try await maintain(second) == [])
+      try await first.execute("COMMIT")
+    }
+  }
+
+  @Test func positionIsTrimmedButNeverLost() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      for value in ["2", "0", "-5"] {
+        for _ in 0..<4 {
+          try await worker.client.publish(1)
+          _ = try await worker.cut()
+        }
+        try await worker.client.execute("UPDATE outbox.setting SET value = '\(value)' WHERE name = 'position_rows'")
+        _ = try await maintain(worker.client)
+        #expect(try await worker.client.int("SELECT count(*) FROM outbox.position") == max(1, Int(value)!))
+      }
+      try await worker.client.publish(1)
+      #expect(try await worker.cut()?.events == 1)
+    }
+  }
+
+  /// An event put back into the log by a redrive has no day of its own any more.
+  @Test func oldRowsOfTheDefaultPartitionsAreDeletedUnlessNeeded() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let client = worker.client
+      let endpoint = try await client.addEndpoint()
+      try await client.execute(
+        """
+        INSERT INTO outbox.dead_letter (event_id, endpoint_id, url, type, tenant, payload, created_at, attempts, reason)
+        VALUES (outbox.uuid_floor(now() - interval '60 days'), \(endpoint), '', 't', '', '{"n": 5}', now(), 1, 'exhausted');
+        INSERT INTO outbox.attempt (event_id, endpoint_id, dispatcher_id, at, outcome, attempt)
+        VALUES (gen_random_uuid(), 1, 1, now() - interval '60 days', 'failed', 1);
+        SELECT outbox.redrive(id) FROM outbox.dead_letter;
+        """
+      )
+      _ = try await maintain(client)
+      #expect(try await client.int("SELECT count(*) FROM outbox.event_default") == 1)
+      #expect(try await client.int("SELECT count(*) FROM outbox.attempt_default") == 0)
+      #expect(try await worker.drain().flatMap(\.pairs).isEmpty, "it was cut long ago")
+      let claimed = try await worker.claim([endpoint])
+      #expect(claimed.map(\.event.number) == [5])
+      try await worker.record(claimed.map { $0.outcome() })
+      _ = try await maintain(client)
+      #expect(try await client.int("SELECT count(*) FROM outbox.event_default") == 0)
+    }
+  }
+
+  private func maintain(_ client: Client) async throws -> [String] {
+    try await client.store { try $0.maintain() }
+  }
+
+  /// Partitions of days gone by, each with one event of its own type, old9 say. Returns their days.
+  private func oldDays(_ client: Client, _ ages: [Int]) async throws -> [String] {
+    var days: [String] = []
+    for age in ages {
+      let day = "((now() AT TIME ZONE 'UTC')::date - \(age))"
+      try await client.execute("SELECT outbox.add_partition('event', \(day))")
+      try await client.execute(
+        """
+        INSERT INTO outbox.event (id, type, payload)
+        VALUES (outbox.uuid_floor(\(day)::timestamp AT TIME ZONE 'UTC'), 'old\(age)', '{"n": \(age)}')
+        """
+      )
+      days.append(try await client.value("SELECT to_char(\(day), 'YYYYMMDD')")!)
+    }
+    return days
+  }
+}
