@@ -73,6 +73,12 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(name: "EmbeddedPostgres", swiftSettings: strict),
+    .target(
+      name: "Bench",
+      // CLibCurl for the floor that every figure is held against: a bare libcurl loop.
+      dependencies: ["CLibCurl", "EmbeddedPostgres", "OutboxStore", "Postgres"],
+      swiftSettings: strict
+    ),
     // A process for the tests of EmbeddedPostgres to kill.
     .executableTarget(
       name: "ThrowawayPostgres",
@@ -83,7 +89,7 @@ let package = Package(
     .executableTarget(
       name: "martlet",
       dependencies: [
-        "Dispatcher", "Receiver", "EmbeddedPostgres",
+        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: strict

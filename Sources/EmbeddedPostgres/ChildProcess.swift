@@ -23,8 +23,8 @@ package enum ExitStatus: Sendable, Equatable, CustomStringConvertible {
 ///
 /// Not Foundation's `Process`: it learns of an exit through a socket that every descendant inherits, so a postmaster's
 /// death would show only after its last backend's.
-final class ChildProcess: Sendable {
-  let pid: pid_t
+package final class ChildProcess: Sendable {
+  package let pid: pid_t
   /// nil until the process has been reaped. Signals are sent under the same lock: before the reaping nobody else can
   /// have this process id.
   private let status = Mutex<ExitStatus?>(nil)
@@ -36,7 +36,7 @@ final class ChildProcess: Sendable {
   ///   - directory: its working directory.
   ///   - input: a file descriptor for its standard input; /dev/null by default.
   ///   - output: a file that standard output and standard error are appended to.
-  init(_ arguments: [String], in directory: URL, input: Int32? = nil, output: URL) throws {
+  package init(_ arguments: [String], in directory: URL, input: Int32? = nil, output: URL) throws {
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
@@ -70,12 +70,12 @@ final class ChildProcess: Sendable {
     self.pid = pid
   }
 
-  func signal(_ number: Int32) {
+  package func signal(_ number: Int32) {
     status.withLock { if $0 == nil { _ = kill(pid, number) } }
   }
 
   /// nil while the process is running.
-  func exitStatus() -> ExitStatus? {
+  package func exitStatus() -> ExitStatus? {
     status.withLock { status in
       if let status { return status }
       var raw: Int32 = 0
@@ -85,7 +85,7 @@ final class ChildProcess: Sendable {
   }
 
   /// nil if the process is still running after that time.
-  func waitForExit(within limit: Duration) async throws -> ExitStatus? {
+  package func waitForExit(within limit: Duration) async throws -> ExitStatus? {
     let deadline = ContinuousClock.now + limit
     while true {
       if let status = exitStatus() { return status }
