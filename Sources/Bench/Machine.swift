@@ -20,7 +20,8 @@ package struct Machine: Sendable, Codable {
     let model = info.split(separator: "\n").first { $0.hasPrefix("model name") }
     cpu = model?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown"
     cores = ProcessInfo.processInfo.activeProcessorCount
-    kernel = (try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8))?
+    kernel =
+      (try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8))?
       .trimmingCharacters(in: .whitespacesAndNewlines) ?? "unknown"
     let load = (try? String(contentsOfFile: "/proc/loadavg", encoding: .utf8)) ?? ""
     loadBefore = load.split(separator: " ").first.flatMap { Double($0) } ?? .nan

@@ -65,7 +65,11 @@ final class Desk: Sendable {
     var lease: (dispatcher: Int64, until: Duration)?
     var isStopping = false
     var recorderSleeps = false
-    var intakeAwaitsRoom = false
+    /// The room that intake waits for; nil if it does not wait for any.
+    var intakeAwaits: (endpoint: Int64, slots: Int)?
+    /// The server's snapshot at the last poll, and one at which the log was exhausted.
+    var polledAt: String?
+    var exhaustedAt: String?
     var counters = DispatcherCounters()
   }
 
@@ -114,7 +118,11 @@ final class Desk: Sendable {
       for completion in completions {
         guard let held = state.inFlight.removeValue(forKey: completion.tag) else { continue }
         state.flight.finish(endpoint: held.endpoint)
-        state.plan.finished(endpoint: held.endpoint, at: now)
+        state.plan.finished(
+          endpoint: held.endpoint,
+          isIdle: state.flight.held(by: held.endpoint) == 0,
+          at: now
+        )
         guard held.dispatcher == state.lease?.dispatcher else { continue }
         state.outcomes.append(
           Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
@@ -134,6 +142,7 @@ final class Desk: Sendable {
     let (departures, wakeRecorder) = state.withLock { state in
       for held in deliveries where held.dispatcher == state.lease?.dispatcher {
         if let batch = held.batch { state.batches[batch, default: 0] += 1 } else { state.claimed.insert(held.key) }
+        if state.flight.held(by: held.endpoint) == 0 { state.plan.began(endpoint: held.endpoint, at: now) }
         state.flight.enqueue(
           held,
           endpoint: held.endpoint,
@@ -197,8 +206,8 @@ final class Desk: Sendable {
   }
 
   private func takeIntakeWakeUp(_ state: inout State) -> Bool {
-    guard state.intakeAwaitsRoom, state.flight.free >= limits.capacity / 4 else { return false }
-    state.intakeAwaitsRoom = false
+    guard let wanted = state.intakeAwaits, state.flight.room(for: wanted.endpoint) >= wanted.slots else { return false }
+    state.intakeAwaits = nil
     return true
   }
 }
