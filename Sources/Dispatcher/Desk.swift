@@ -64,13 +64,21 @@ final class Desk: Sendable {
     /// The lease, and until when we may act on it.
     var lease: (dispatcher: Int64, until: Duration)?
     var isStopping = false
-    var recorderSleeps = false
+    /// How many outcomes the recorder waits for; nil if it does not wait.
+    var recorderAwaits: Int?
+    /// Among the outcomes is one that somebody may be waiting for; see `Outcome.isUrgent`.
+    var hasUrgentOutcome = false
     /// The room that intake waits for; nil if it does not wait for any.
     var intakeAwaits: (endpoint: Int64, slots: Int)?
     /// The server's snapshot at the last poll, and one at which the log was exhausted.
     var polledAt: String?
     var exhaustedAt: String?
     var counters = DispatcherCounters()
+
+    mutating func note(_ outcome: Outcome) {
+      outcomes.append(outcome)
+      if outcome.isUrgent { hasUrgentOutcome = true }
+    }
   }
 
   let limits: Limits
@@ -124,7 +132,7 @@ final class Desk: Sendable {
           at: now
         )
         guard held.dispatcher == state.lease?.dispatcher else { continue }
-        state.outcomes.append(
+        state.note(
           Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
         )
       }
@@ -183,7 +191,7 @@ final class Desk: Sendable {
             policy: endpoint.policy,
             random: random()
           )
-          state.outcomes.append(Outcome(held, verdict, tried: true, error: problem))
+          state.note(Outcome(held, verdict, tried: true, error: problem))
         } else {
           let tag = state.nextTag
           state.nextTag += 1
@@ -196,12 +204,14 @@ final class Desk: Sendable {
 
   private func finishUntried(_ held: Held, _ verdict: Verdict, _ state: inout State) {
     state.flight.finish(endpoint: held.endpoint)
-    state.outcomes.append(Outcome(held, verdict, tried: false))
+    state.note(Outcome(held, verdict, tried: false))
   }
 
   func takeRecorderWakeUp(_ state: inout State) -> Bool {
-    guard state.recorderSleeps, !state.outcomes.isEmpty else { return false }
-    state.recorderSleeps = false
+    guard let count = state.recorderAwaits, !state.outcomes.isEmpty,
+      state.outcomes.count >= count || state.hasUrgentOutcome
+    else { return false }
+    state.recorderAwaits = nil
     return true
   }
 
