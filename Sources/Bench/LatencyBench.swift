@@ -39,6 +39,9 @@ package struct LatencyBench: Sendable {
         machine: try await scene.machine(version),
         commitToReceipt: .init(latencies),
         commit: .init(published.map { Double($0.committed - $0.began) / 1e6 }),
+        timerDelay: .init(
+          published.filter { $0.isOnTime }.map { Double($0.began - $0.due) / 1e6 }
+        ),
         dispatcherShare: (after.dispatcher - before.dispatcher) / elapsed,
         postgresShare: (after.postgres - before.postgres) / elapsed
       )
@@ -70,6 +73,8 @@ package struct LatencyReport: Sendable, Codable {
   package var machine: Machine
   package var commitToReceipt: Distribution
   package var commit: Distribution
+  /// By how much a thread that only sleeps wakes late: what the machine adds to every step, whatever is measured on it.
+  package var timerDelay: Distribution
   /// Shares of one core.
   package var dispatcherShare: Double
   package var postgresShare: Double
@@ -82,6 +87,7 @@ package struct LatencyReport: Sendable, Codable {
 
     commit to first byte      \(commitToReceipt.text)
     the commit itself         \(commit.text)
+    a sleeping thread's delay \(timerDelay.text)
     meanwhile                 dispatcher \((dispatcherShare * 100).text(1)) %, \
     PostgreSQL \((postgresShare * 100).text(1)) % of a core
     """

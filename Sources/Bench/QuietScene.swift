@@ -11,6 +11,10 @@ struct QuietScene: Sendable {
 
   struct Published {
     var number: Int
+    /// When it should have been published. That it was not is the machine's doing, and says how much of the rest is.
+    var due: UInt64
+    /// Whether the one before it was done by then.
+    var isOnTime: Bool
     /// Just before the statement was sent, and just after its commit was confirmed.
     var began: UInt64
     var committed: UInt64
@@ -22,6 +26,7 @@ struct QuietScene: Sendable {
       var published: [Published] = []
       published.reserveCapacity(count)
       let origin = monotonicNanoseconds()
+      var isOnTime = true
       let filler = String(repeating: "x", count: max(0, bodyBytes - 100))
       for index in 0..<count {
         let due = origin + UInt64(index) * 1_000_000_000 / UInt64(rate)
@@ -32,7 +37,11 @@ struct QuietScene: Sendable {
           "INSERT INTO outbox.event (type, payload) VALUES ('order.created', $1)",
           [.jsonb(#"{"n": \#(first + index), "note": "\#(filler)"}"#)]
         )
-        published.append(Published(number: first + index, began: began, committed: monotonicNanoseconds()))
+        let committed = monotonicNanoseconds()
+        published.append(
+          Published(number: first + index, due: due, isOnTime: isOnTime, began: began, committed: committed)
+        )
+        isOnTime = committed < due + 1_000_000_000 / UInt64(rate)
       }
       return published
     }
