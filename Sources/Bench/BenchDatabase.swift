@@ -38,7 +38,7 @@ struct BenchDatabase: Sendable {
   /// Events like an application's: a small JSON object, `bodyBytes` long once it is wrapped as a request's body, 1000 a
   /// transaction. No two alike.
   func preload(events: Int, bodyBytes: Int) async throws {
-    let filler = max(0, bodyBytes - Self.envelopeBytes - 122)
+    let filler = max(0, bodyBytes - Self.envelopeBytes - 105)
     try await session.withConnection { connection in
       var first = 1
       while first <= events {
