@@ -94,6 +94,25 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    .target(
+      name: "TestSupport",
+      dependencies: ["Dispatcher", "Receiver", "EmbeddedPostgres"],
+      path: "Tests/TestSupport",
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "IntegrationTests",
+      dependencies: ["TestSupport", "Dispatcher", "Receiver"],
+      swiftSettings: strict
+    ),
+    .testTarget(
+      name: "ChaosTests",
+      dependencies: ["TestSupport", "Receiver", "martlet"],
+      swiftSettings: strict
+    ),
+    .testTarget(name: "HTTPDeliveryTests", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),
+    .testTarget(name: "PostgresTests", dependencies: ["Postgres", "EmbeddedPostgres"], swiftSettings: strict),
+    .testTarget(name: "DeliveryCoreTests", dependencies: ["DeliveryCore"], swiftSettings: strict),
     .testTarget(name: "WebhookSignatureTests", dependencies: ["WebhookSignature"], swiftSettings: strict),
     .testTarget(name: "ReceiverTests", dependencies: ["Receiver", "WebhookSignature"], swiftSettings: strict),
     .testTarget(

@@ -88,7 +88,7 @@ $$;
 -- The lowest version 7 id of an instant: bounds of partitions, and of searches by time.
 CREATE FUNCTION outbox.uuid_floor(instant timestamptz) RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT (lpad(to_hex((date_part('epoch', instant) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
+  SELECT (lpad(to_hex((date_part('epoch', greatest(instant, 'epoch')) * 1000)::bigint), 12, '0') || '00000000000000000000')::uuid
 $$;
 
 -- The instant in a version 7 id, to the millisecond.
@@ -190,9 +190,20 @@ CREATE TABLE outbox.dispatcher (
   expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
+-- The dispatchers that know of everything committed since the last crash. Unlogged, so a crash (or a failover) empties it:
+-- exactly when asynchronously committed outcomes may have been taken back. A dispatcher that is not in it must compare what
+-- it remembers with what is there (outbox.resync) before it takes another step.
+CREATE UNLOGGED TABLE outbox.witness (
+  dispatcher_id bigint PRIMARY KEY
+);
+
 -- A lease on direct deliveries: what one cut handed to one dispatcher. Written at the cut, removed with its last outcome.
+-- Its id is not from a sequence: cuts are committed asynchronously, a crash may take back what a sequence gave out, and a
+-- dispatcher that outlives the crash must not take a new batch for the one it remembers. Microseconds and three random
+-- digits, one cut at a time: never twice.
 CREATE TABLE outbox.batch (
-  id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id            bigint PRIMARY KEY
+                DEFAULT (date_part('epoch', clock_timestamp()) * 1000000)::bigint * 1000 + (random() * 999)::int,
   dispatcher_id bigint NOT NULL,
   event_ids     uuid[] NOT NULL,
   endpoint_ids  bigint[] NOT NULL,

@@ -140,7 +140,7 @@ END $$;
 CREATE FUNCTION outbox.set_endpoint_state(endpoint bigint, new_state text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  UPDATE outbox.endpoint SET state = new_state WHERE id = endpoint;
+  UPDATE outbox.endpoint e SET state = new_state WHERE e.id = set_endpoint_state.endpoint;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint
       USING ERRCODE = 'no_data_found', HINT = 'SELECT id, url FROM outbox.endpoint';
@@ -156,8 +156,8 @@ $$ SELECT outbox.set_endpoint_state(endpoint, 'disabled') $$;
 CREATE FUNCTION outbox.resume(endpoint bigint) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM outbox.set_endpoint_state(endpoint, 'enabled');
-  UPDATE outbox.endpoint_health SET state = 'closed', consecutive_failures = 0, opened_at = NULL, probe_at = NULL
-  WHERE endpoint_id = endpoint;
+  UPDATE outbox.endpoint_health h SET state = 'closed', consecutive_failures = 0, opened_at = NULL, probe_at = NULL
+  WHERE h.endpoint_id = resume.endpoint;
 END $$;
 
 -- Makes a new secret and returns it, once. The old ones sign beside it until `overlap` has passed.
@@ -169,13 +169,13 @@ BEGIN
     RAISE EXCEPTION 'the secret is not usable: it must be whsec_ (HMAC) or whsk_ (ed25519) and base64'
       USING ERRCODE = 'check_violation', HINT = 'Leave it out and one is made.';
   END IF;
-  UPDATE outbox.endpoint SET version = version WHERE id = endpoint;
+  UPDATE outbox.endpoint e SET version = e.version WHERE e.id = rotate_secret.endpoint;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint USING ERRCODE = 'no_data_found';
   END IF;
-  UPDATE outbox.endpoint_secret SET expires_at = clock_timestamp() + overlap
-  WHERE endpoint_id = endpoint AND expires_at IS NULL;
-  INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (endpoint, fresh);
+  UPDATE outbox.endpoint_secret s SET expires_at = clock_timestamp() + overlap
+  WHERE s.endpoint_id = rotate_secret.endpoint AND s.expires_at IS NULL;
+  INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (rotate_secret.endpoint, fresh);
   RETURN fresh;
 END $$;
 COMMIT;

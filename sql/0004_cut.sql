@@ -18,8 +18,10 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT (id % 2147483647)::pg_catalog.
 -- Registers a dispatcher and returns its id, the name of its lease.
 CREATE FUNCTION outbox.register(name text, host text, pid int, version text, lease interval DEFAULT '15 s')
 RETURNS bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  INSERT INTO outbox.dispatcher (name, host, pid, version, expires_at)
-  VALUES (name, host, pid, version, clock_timestamp() + lease) RETURNING id
+  WITH registered AS (
+    INSERT INTO outbox.dispatcher (name, host, pid, version, expires_at)
+    VALUES (name, host, pid, version, clock_timestamp() + lease) RETURNING id)
+  INSERT INTO outbox.witness (dispatcher_id) SELECT id FROM registered RETURNING dispatcher_id
 $$;
 
 -- Renews a lease; false if it is gone. One that ran out but was not taken away yet can still be renewed: nobody has acted
@@ -34,14 +36,20 @@ $$;
 -- The fence: holds the lease for the rest of this transaction, or refuses. Nobody can take it away meanwhile.
 CREATE FUNCTION outbox.hold_lease(dispatcher bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE expiry timestamptz;
+DECLARE
+  expiry timestamptz;
+  witness boolean;
 BEGIN
   PERFORM pg_advisory_xact_lock_shared(1296126549, outbox.lock_number(dispatcher));
-  SELECT expires_at INTO expiry FROM outbox.dispatcher d WHERE d.id = hold_lease.dispatcher;
+  SELECT d.expires_at, w.dispatcher_id IS NOT NULL INTO expiry, witness
+  FROM outbox.dispatcher d LEFT JOIN outbox.witness w ON w.dispatcher_id = d.id WHERE d.id = hold_lease.dispatcher;
   IF expiry IS NULL THEN
     RAISE EXCEPTION 'dispatcher % has no lease: it ran out and another dispatcher took over', dispatcher USING ERRCODE = 'OBX02';
   ELSIF expiry <= clock_timestamp() THEN
     RAISE EXCEPTION 'the lease of dispatcher % ran out at %', dispatcher, expiry USING ERRCODE = 'OBX01';
+  ELSIF NOT witness THEN
+    RAISE EXCEPTION 'PostgreSQL has crashed or failed over since dispatcher % last looked: it must resync first', dispatcher
+      USING ERRCODE = 'OBX03';
   END IF;
 END $$;
 
@@ -69,8 +77,8 @@ $$;
 -- At most `max_direct` pairs are returned, with at most about `max_bytes` of payload (as stored), and at most
 -- `max_per_endpoint` pairs of one endpoint, or `busy_slots` where the endpoint is named in `busy_endpoints`.
 --
--- Returns, if anything was cut, one row with event_id null (events cut, pairs parked, whether there is more), then a row
--- per event that goes straight out. Returns nothing if there is nothing new or another dispatcher is cutting; an idle
+-- Returns, if anything was cut, one row with event_id null (events cut, pairs parked, whether there is more, and as
+-- endpoint_ids those of the parked that can be claimed at once), then a row per event that goes straight out. Returns nothing if there is nothing new or another dispatcher is cutting; an idle
 -- call writes nothing.
 --
 -- Locks: the cut lock; the dispatcher's lease, shared; the ordered endpoints concerned.
@@ -101,6 +109,7 @@ DECLARE
   ids uuid[];
   taken int;
   direct_events uuid[]; direct_endpoints bigint[]; direct_versions bigint[];
+  claimable bigint[];
   parked_events uuid[]; parked_endpoints bigint[]; parked_keys text[]; parked_due timestamptz[];
 BEGIN
   IF NOT pg_try_advisory_xact_lock(1296126548, 0) THEN
@@ -166,6 +175,7 @@ BEGIN
     LEFT JOIN LATERAL (SELECT u.slots FROM unnest(busy_endpoints, busy_slots) u(id, slots) WHERE u.id = ep.id LIMIT 1) b ON true
   ), pair AS (
     SELECT f.id, f.ord, f.key, f.not_before, r.endpoint_id, r.version, r.slots, r.ordered AND f.key IS NOT NULL AS in_order,
+           r.open_way AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS claimable,
            f.light AND r.open_way AND NOT (r.ordered AND f.key IS NOT NULL)
              AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS eligible
     FROM fresh f JOIN route r ON r.tenant = f.tenant AND r.type = f.type
@@ -182,8 +192,9 @@ BEGIN
          array_agg(c.id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
          array_agg(c.endpoint_id ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
          array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct)
-  INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due
+         array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.ord, c.endpoint_id) FILTER (WHERE NOT c.direct),
+         array_agg(DISTINCT c.endpoint_id) FILTER (WHERE NOT c.direct AND c.claimable)
+  INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due, claimable
   FROM chosen c;
 
   IF parked_events IS NOT NULL THEN
@@ -203,6 +214,7 @@ BEGIN
 
   events_cut := taken;
   parked := coalesce(cardinality(parked_events), 0);
+  endpoint_ids := claimable;
   RETURN NEXT;
   IF direct_events IS NOT NULL THEN
     RETURN QUERY

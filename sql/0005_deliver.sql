@@ -38,6 +38,11 @@ DECLARE
   probed bigint[];
 BEGIN
   PERFORM outbox.hold_lease(dispatcher);
+  -- A claim where order matters waits for the disk, and so for the record before it: a crash that took either back would
+  -- let an old delivery be sent again after its successor.
+  IF EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = ANY (endpoints) AND e.ordered) THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
   -- One of the dispatchers that see the probe due gets to make it; if that one is lost, the next may, half a minute on.
   WITH due AS (
     SELECT h.endpoint_id, e.timeout FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
@@ -242,27 +247,32 @@ BEGIN
     WHERE x.state <> x.was OR e.state <> 'enabled';
 END $$;
 
--- Makes everything a dispatcher holds available again, except what is named: pairs of its batches without a recorded
+-- Makes what a dispatcher was handed available again, except the pairs named: pairs of its batches without a recorded
 -- outcome become rows of outbox.delivery, due now; its claimed deliveries are unclaimed. Returns how many pairs that was.
 -- The caller holds the dispatcher's lock exclusively.
-CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_batches bigint[], kept_events uuid[], kept_endpoints bigint[])
-RETURNS bigint
+CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_events uuid[], kept_endpoints bigint[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   from_batches bigint;
   from_claims bigint;
 BEGIN
-  WITH lost AS (
-    DELETE FROM outbox.batch b WHERE b.dispatcher_id = give_back.dispatcher AND b.id <> ALL (kept_batches)
-    RETURNING b.id, b.event_ids, b.endpoint_ids
-  ), unresolved AS (
-    SELECT l.id AS batch_id, u.event, u.endpoint
-    FROM lost l CROSS JOIN LATERAL unnest(l.event_ids, l.endpoint_ids) u(event, endpoint)
-    WHERE NOT EXISTS (SELECT FROM outbox.attempt a
-                      WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.batch_id = l.id)
+  WITH kept AS MATERIALIZED (
+    SELECT k.event, k.endpoint FROM unnest(kept_events, kept_endpoints) k(event, endpoint)
+  ), pair AS MATERIALIZED (
+    SELECT b.id AS batch_id, u.event, u.endpoint, k.event IS NOT NULL AS is_kept
+    FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids, b.endpoint_ids) u(event, endpoint)
+    LEFT JOIN kept k ON k.event = u.event AND k.endpoint = u.endpoint
+    WHERE b.dispatcher_id = give_back.dispatcher
+  ), unresolved AS MATERIALIZED (
+    SELECT p.batch_id, p.event, p.endpoint FROM pair p
+    WHERE NOT p.is_kept AND NOT EXISTS (SELECT FROM outbox.attempt a
+                                        WHERE a.event_id = p.event AND a.endpoint_id = p.endpoint AND a.batch_id = p.batch_id)
   ), noted AS (
     INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, attempt)
     SELECT r.event, r.endpoint, r.batch_id, give_back.dispatcher, 'unknown', 0 FROM unresolved r
+  ), closed AS (
+    DELETE FROM outbox.batch b
+    WHERE b.dispatcher_id = give_back.dispatcher AND b.id NOT IN (SELECT p.batch_id FROM pair p WHERE p.is_kept)
   ), parked AS (
     INSERT INTO outbox.delivery (event_id, endpoint_id, due_at)
     SELECT r.event, r.endpoint, clock_timestamp() FROM unresolved r
@@ -295,20 +305,24 @@ BEGIN
     CONTINUE WHEN NOT pg_try_advisory_xact_lock(1296126549, outbox.lock_number(lost.id));
     dispatcher_id := lost.id;
     name := lost.name;
-    deliveries := outbox.give_back(lost.id, '{}', '{}', '{}');
+    deliveries := outbox.give_back(lost.id, '{}', '{}');
     DELETE FROM outbox.dispatcher d WHERE d.id = lost.id;
+    DELETE FROM outbox.witness w WHERE w.dispatcher_id = lost.id;
     RETURN NEXT;
   END LOOP;
 END $$;
 
--- After a reply was lost: what the server handed to this dispatcher and the dispatcher never heard of becomes available
--- again. The dispatcher names what it knows. Waits for a step still running on the lost connection.
-CREATE FUNCTION outbox.resync(dispatcher bigint, known_batches bigint[], known_events uuid[], known_endpoints bigint[])
-RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- After a lost connection or a crash of PostgreSQL: makes what the database says a dispatcher holds agree with what it does
+-- hold, the pairs named. The rest was handed over in a reply that never came, or recorded in a transaction that the crash
+-- took back; it becomes available again. Waits for a step still running on the lost connection.
+CREATE FUNCTION outbox.resync(dispatcher bigint, held_events uuid[], held_endpoints bigint[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(1296126549, outbox.lock_number(dispatcher));
+  INSERT INTO outbox.witness (dispatcher_id) SELECT d.id FROM outbox.dispatcher d WHERE d.id = resync.dispatcher
+  ON CONFLICT DO NOTHING;
   PERFORM outbox.hold_lease(dispatcher);
-  RETURN outbox.give_back(dispatcher, known_batches, known_events, known_endpoints);
+  RETURN outbox.give_back(dispatcher, held_events, held_endpoints);
 END $$;
 
 -- The end of a dispatcher that shuts down in order: gives back what is left and releases the lease.
@@ -318,8 +332,9 @@ DECLARE given_back bigint;
 BEGIN
   PERFORM pg_advisory_xact_lock(1296126549, outbox.lock_number(dispatcher));
   PERFORM FROM outbox.dispatcher d WHERE d.id = release.dispatcher FOR UPDATE;
-  given_back := outbox.give_back(dispatcher, '{}', '{}', '{}');
+  given_back := outbox.give_back(dispatcher, '{}', '{}');
   DELETE FROM outbox.dispatcher d WHERE d.id = release.dispatcher;
+  DELETE FROM outbox.witness w WHERE w.dispatcher_id = release.dispatcher;
   RETURN given_back;
 END $$;
 COMMIT;

@@ -130,8 +130,9 @@ BEGIN
   PERFORM pg_advisory_xact_lock(1296126548, 0);
   LOCK TABLE outbox.event IN EXCLUSIVE MODE;
   SELECT * INTO STRICT last FROM outbox.position ORDER BY id DESC LIMIT 1;
-  PERFORM outbox.give_back(d.id, '{}', '{}', '{}') FROM outbox.dispatcher d;
+  PERFORM outbox.give_back(d.id, '{}', '{}') FROM outbox.dispatcher d;
   DELETE FROM outbox.dispatcher;
+  DELETE FROM outbox.witness;
   IF from_where = 'now' THEN
     INSERT INTO outbox.dead_letter (event_id, endpoint_id, url, type, tenant, key, payload, metadata, created_at, attempts, reason, last_status, last_error)
     SELECT d.event_id, d.endpoint_id, ep.url, e.type, e.tenant, e.key, e.payload, e.metadata, e.created_at, d.attempts, 'discarded', d.last_status, d.last_error

@@ -6,6 +6,10 @@
 #define CURL_DISABLE_TYPECHECK 1
 #include <curl/curl.h>
 
+// The loop that drives libcurl waits with these, which Swift's Glibc module leaves out.
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
 static inline CURLcode curl_shim_set_long(CURL *easy, CURLoption option, long value) {
   return curl_easy_setopt(easy, option, value);
 }
@@ -49,6 +53,14 @@ static inline CURLcode curl_shim_get_pointer(CURL *easy, CURLINFO info, void **v
 
 static inline CURLMcode curl_shim_multi_set_long(CURLM *multi, CURLMoption option, long value) {
   return curl_multi_setopt(multi, option, value);
+}
+
+static inline CURLMcode curl_shim_multi_set_callbacks(CURLM *multi, curl_socket_callback on_socket,
+                                                      curl_multi_timer_callback on_timer, void *context) {
+  curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, context);
+  curl_multi_setopt(multi, CURLMOPT_TIMERDATA, context);
+  curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, on_timer);
+  return curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 }
 
 // `struct curl_sockaddr` ends in a generic sockaddr that is really as long as `addrlen` says; taking its address in C

@@ -36,6 +36,9 @@ package struct FlightControl<Item> {
   /// Endpoints that hold anything.
   package var busyEndpoints: some Collection<Int64> { lanes.keys }
 
+  /// Everything queued, in no particular order.
+  package var queuedItems: [Item] { lanes.values.flatMap(\.queue) }
+
   package func held(by endpoint: Int64) -> Int { lanes[endpoint]?.held ?? 0 }
 
   /// How many more an endpoint may take on now: half of what is free beyond what it holds, so that afterwards it holds at
@@ -57,10 +60,13 @@ package struct FlightControl<Item> {
     while inFlight < maxInFlight, let endpoint = ring.popFirst() {
       guard var lane = lanes.removeValue(forKey: endpoint) else { preconditionFailure("ring names an idle endpoint") }
       lane.isInRing = false
-      started.append(lane.queue.removeFirst())
-      lane.inFlight += 1
-      inFlight += 1
-      enterRing(endpoint, &lane)
+      // The limit may have been lowered since the endpoint entered the ring; it returns when something finishes.
+      if lane.inFlight < lane.limit {
+        started.append(lane.queue.removeFirst())
+        lane.inFlight += 1
+        inFlight += 1
+        enterRing(endpoint, &lane)
+      }
       lanes[endpoint] = lane
     }
     return started
@@ -94,7 +100,9 @@ package struct FlightControl<Item> {
 
   /// Takes everything queued off all queues.
   package mutating func withdrawAll() -> [Item] {
-    Array(lanes.keys).flatMap { withdraw(endpoint: $0) }
+    ring = []
+    for endpoint in lanes.keys { lanes[endpoint]?.isInRing = false }
+    return Array(lanes.keys).flatMap { withdraw(endpoint: $0) }
   }
 
   private mutating func enterRing(_ endpoint: Int64, _ lane: inout Lane) {

@@ -16,6 +16,9 @@ package struct IntakePlan {
     /// How far behind the last claim the next one begins, once an endpoint has been claimed empty: rows written by slow
     /// transactions may turn up there.
     package var claimSlackMicroseconds: Int64 = 10_000_000
+    /// How often an endpoint is claimed from the beginning all the same: rows that came in below where the last claim
+    /// began would otherwise wait for as long as others keep coming.
+    package var fullClaimEvery: Duration = .seconds(60)
     package var shortestPoll: Duration = .milliseconds(1)
     package var longestPoll: Duration = .milliseconds(20)
     /// How long a full but fast endpoint may hold up the cut. Up to `longestPatience` if it is known to be fast: a machine
@@ -44,6 +47,8 @@ package struct IntakePlan {
   private var due: [Int64: Duration] = [:]
   /// Everything due before this has been claimed: dead index entries there need not be walked again.
   private var floors: [Int64: Int64] = [:]
+  /// When each endpoint with a floor is next claimed from the beginning.
+  private var fullClaimAt: [Int64: Duration] = [:]
   private var nextLook: Duration = .zero
   private var lastCut: Duration = .zero
   private var lastPoll: Duration = .zero
@@ -58,6 +63,10 @@ package struct IntakePlan {
     if now >= nextLook { return .look }
     let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }.keys.sorted()
     if !claimable.isEmpty {
+      for endpoint in claimable where fullClaimAt[endpoint, default: .zero] <= now {
+        floors[endpoint] = nil
+        fullClaimAt[endpoint] = now + limits.fullClaimEvery
+      }
       return .claim(
         endpoints: claimable,
         slots: claimable.map { flight.room(for: $0) },
@@ -69,10 +78,11 @@ package struct IntakePlan {
       if now < lastPoll + pause { return .wait(min(lastPoll + pause, nextLook) - now) }
       if now < lastCut + limits.cutEvery { return .poll }
     }
-    // Of a small memory, no cut takes more than what leaves room for a second one.
+    // Of a small memory a quarter is as much as can be hoped for.
     let usual = max(1, min(limits.eventsPerCut, flight.capacity / 4))
     let fullest = flight.busyEndpoints.max { flight.held(by: $0) < flight.held(by: $1) }
     let room = fullest.map { flight.room(for: $0) } ?? flight.free / 2
+    if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
     let wanted = exhausted ? usual / 2 : usual
     if room < wanted, let fullest {
@@ -87,7 +97,7 @@ package struct IntakePlan {
     }
     let busy = flight.busyEndpoints.sorted()
     return .cut(
-      events: room < usual / 2 ? usual : min(usual, room),
+      events: room < max(1, usual / 2) ? limits.eventsPerCut : min(limits.eventsPerCut, room),
       direct: flight.free,
       perEndpoint: flight.free / 2,
       busy: busy,
@@ -116,10 +126,16 @@ package struct IntakePlan {
       if yield.count == 0 {
         floors[endpoint] = nil
       } else {
-        floors[endpoint] = yield.count < slots ? yield.latestDue - limits.claimSlackMicroseconds : yield.latestDue
+        floors[endpoint] = yield.count < slots ? below(yield.latestDue) : yield.latestDue
       }
       if yield.count < slots { due[endpoint] = nil }
     }
+  }
+
+  /// The database's `-infinity` and its neighbours have nothing below them.
+  private func below(_ due: Int64) -> Int64 {
+    let (floor, overflow) = due.subtractingReportingOverflow(limits.claimSlackMicroseconds)
+    return overflow ? .min : floor
   }
 
   /// The answer to a cut. `events` is nil if there was nothing, or somebody else is cutting.
@@ -142,13 +158,8 @@ package struct IntakePlan {
     due[endpoint] = min(due[endpoint] ?? .seconds(Int64.max / 4), now + delay)
   }
 
-  /// This endpoint, which held nothing, has got something to do.
-  package mutating func began(endpoint: Int64, at now: Duration) {
-    progress[endpoint, default: Progress()].begin(at: now)
-  }
-
   /// A delivery of this endpoint has come to an end. `isIdle`: it was the last that the endpoint held.
-  package mutating func finished(endpoint: Int64, isIdle: Bool, at now: Duration) {
+  package mutating func finished(endpoint: Int64, isIdle: Bool = false, at now: Duration) {
     progress[endpoint, default: Progress()].note(isIdle: isIdle, at: now)
   }
 
@@ -167,24 +178,28 @@ package struct IntakePlan {
     private var count = 0
     private var lastPerSecond: Double?
 
-    mutating func begin(at now: Duration) {
-      windowBegan = now
-      count = 0
-    }
+    /// From now on it counts that nothing ends.
+    mutating func watch(at now: Duration) { if windowBegan == nil { windowBegan = now } }
 
     mutating func note(isIdle: Bool, at now: Duration) {
-      guard let began = windowBegan else { return }
+      let began = windowBegan ?? now
+      windowBegan = began
       count += 1
       if now - began >= .milliseconds(100) {
         lastPerSecond = Double(count) / ((now - began) / .seconds(1))
-        begin(at: now)
+        windowBegan = now
+        count = 0
       }
-      if isIdle { windowBegan = nil }
+      if isIdle {
+        windowBegan = nil
+        count = 0
+      }
     }
 
     /// nil while unknown.
     func perSecond(at now: Duration) -> Double? {
-      // A window that has long been open says more than the one before it: the endpoint may have come to a halt.
+      // A window that has long been open says more than the one before it: the endpoint may have come to a halt, or
+      // never have ended anything at all.
       guard let windowBegan, now - windowBegan > .milliseconds(200) else { return lastPerSecond }
       return Double(count) / ((now - windowBegan) / .seconds(1))
     }

@@ -1,3 +1,5 @@
+import Foundation
+
 /// How an endpoint wants failed deliveries tried again: exponential backoff with jitter, within bounds.
 package struct RetryPolicy: Sendable, Equatable {
   package var firstDelay: Duration
@@ -27,12 +29,17 @@ package struct RetryPolicy: Sendable, Equatable {
   }
 
   /// The pause after attempt number `attempt` (from 1) failed. `random` is uniform in 0..<1.
+  ///
+  /// `longestDelay` bounds the pause before jitter, so that deliveries at the bound are still spread.
   package func delay(afterAttempt attempt: Int, random: Double) -> Duration {
-    var delay = firstDelay / .seconds(1)
-    let longest = longestDelay / .seconds(1)
-    // Multiplying step by step, and no further than the cap, cannot overflow whatever the attempt.
-    for _ in 1..<max(1, attempt) where delay < longest { delay *= multiplier }
-    delay = min(delay, longest)
-    return .seconds(delay * (1 + jitter * (2 * random - 1)))
+    let first = max(0, firstDelay / .seconds(1))
+    let longest = max(0, longestDelay / .seconds(1))
+    // A power, not a loop: attempts are not bounded here. It may be infinite, which the bound takes care of.
+    let grown = first == 0 ? 0 : first * pow(multiplier, Double(max(1, attempt) - 1))
+    // Written so that NaN, from a multiplier that is none, becomes the longest delay.
+    let delay = grown < longest ? max(0, grown) : longest
+    let seconds = delay * (1 + min(max(0, jitter), 1) * (2 * random - 1))
+    // Beyond what Duration's conversion takes.
+    return seconds < 1e18 ? .seconds(seconds) : .seconds(1_000_000_000_000_000_000)
   }
 }

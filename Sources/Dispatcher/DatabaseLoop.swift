@@ -22,6 +22,8 @@ final class DatabaseLoop {
     case done(Value)
     /// The lease ran out and can still be renewed, or is gone.
     case unleased(lost: Bool)
+    /// What we hold must be compared first.
+    case doubtful
     /// It failed, and we have waited a little. `unknown`: it may have been committed all the same.
     case failed(unknown: Bool)
   }
@@ -42,6 +44,7 @@ final class DatabaseLoop {
       switch error.sqlState {
       case OutboxState.leaseExpired: return .unleased(lost: false)
       case OutboxState.leaseLost: return .unleased(lost: true)
+      case OutboxState.mustResync: return .doubtful
       default: break
       }
       guard connected == false || error.remedy != .giveUp else { throw error }

@@ -47,6 +47,7 @@ extension Desk {
       state.counters.cuts += 1
       state.counters.eventsCut += cut.events
       state.counters.parked += cut.parked
+      for endpoint in cut.claimable { state.plan.waits(endpoint: endpoint, delay: .zero, at: now) }
     }
     guard let cut else { return [] }
     return cut.direct.flatMap { direct in
@@ -92,17 +93,41 @@ extension Desk {
     }
   }
 
-  /// Endpoints whose settings we do not have in the version named.
-  func unknown(_ endpoints: [(id: Int64, version: Int64)]) -> [Int64] {
+  /// Endpoints of which something is queued or in flight, with the version of the settings we go by.
+  func busyEndpoints() -> [(id: Int64, version: Int64)] {
     withState { state in
-      Set(endpoints.filter { state.endpoints[$0.id]?.version ?? -1 < $0.version }.map(\.id)).sorted()
+      state.flight.busyEndpoints.map { (id: $0, version: state.endpoints[$0]?.version ?? -1) }
     }
   }
 
-  func learned(_ settings: [EndpointSettings]) {
-    let endpoints = settings.map { Endpoint($0, egress: egress) }
-    withState { state in
-      for endpoint in endpoints { state.endpoints[endpoint.id] = endpoint }
+  /// Endpoints whose settings we do not have in the version named, or have had so long that a secret may have expired.
+  func unknown(_ endpoints: [(id: Int64, version: Int64)]) -> [Int64] {
+    let now = now
+    return withState { state in
+      Set(
+        endpoints.filter { id, version in
+          guard let known = state.endpoints[id] else { return true }
+          return known.version < version || now > known.learnedAt + .seconds(60)
+        }.map(\.id)
+      ).sorted()
     }
+  }
+
+  /// The settings of the endpoints asked for; those that are not among them are gone. What is queued for an endpoint that
+  /// wants nothing now goes back untried.
+  func learned(_ settings: [EndpointSettings], asked ids: [Int64]) {
+    let now = now
+    let endpoints = settings.map { Endpoint($0, egress: egress, learnedAt: now) }
+    let wakeRecorder = withState { state in
+      for id in ids { state.endpoints[id] = nil }
+      for endpoint in endpoints { state.endpoints[endpoint.id] = endpoint }
+      for id in ids where state.endpoints[id]?.isEnabled != true {
+        for held in state.flight.withdraw(endpoint: id) {
+          state.note(Outcome(held, .returned, tried: false))
+        }
+      }
+      return takeRecorderWakeUp(&state)
+    }
+    if wakeRecorder { recordBell.ring() }
   }
 }

@@ -26,14 +26,32 @@ extension Desk {
       _ = state.flight.withdrawAll()
       state.outcomes = []
       state.batches = [:]
-      state.claimed = []
+      state.recording = []
+      state.mustResync = false
       state.counters.leasesLost += 1
     }
     leaseBell.ring()
   }
 
-  /// All that we know the database has handed to us: for `resync`.
-  func known() -> (batches: [Int64], claimed: [DeliveryKey]) {
-    withState { (Array($0.batches.keys), Array($0.claimed)) }
+  /// What the database says we hold may not be what we do hold: a reply was lost, or a commit.
+  func doubt() {
+    withState { $0.mustResync = true }
+    intakeBell.ring()
+  }
+
+  var isInDoubt: Bool { withState { $0.mustResync } }
+
+  /// All that we hold: queued, in flight, or with an outcome not recorded yet.
+  func held() -> [DeliveryKey] {
+    withState { state in
+      let dispatcher = state.lease?.dispatcher
+      return (state.flight.queuedItems + Array(state.inFlight.values)).filter { $0.dispatcher == dispatcher }.map(\.key)
+        + (state.outcomes + state.recording).map(\.delivery)
+    }
+  }
+
+  func resynced() {
+    withState { $0.mustResync = false }
+    recordBell.ring()
   }
 }

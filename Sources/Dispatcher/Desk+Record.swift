@@ -21,7 +21,7 @@ extension Desk {
   /// there are.
   func takeOutcomes(atLeast count: Int) -> RecordWork? {
     withState { state in
-      guard let dispatcher = state.lease?.dispatcher, !state.outcomes.isEmpty,
+      guard let dispatcher = state.lease?.dispatcher, !state.mustResync, !state.outcomes.isEmpty,
         state.outcomes.count >= count || state.hasUrgentOutcome
       else {
         state.recorderAwaits = count
@@ -32,6 +32,7 @@ extension Desk {
       let count = min(state.outcomes.count, limits.outcomesPerRecord)
       let taken = Array(state.outcomes.prefix(count))
       state.outcomes.removeFirst(count)
+      state.recording = taken
       var finished: [Int64] = []
       for case let batch? in taken.map(\.batch) {
         state.batches[batch, default: 0] -= 1
@@ -44,10 +45,18 @@ extension Desk {
   /// The work was committed. Deliveries to endpoints that no longer want any go back untried.
   func recorded(_ work: RecordWork, _ changes: [EndpointChange]) {
     let now = now
-    withState { state in
+    let promoted = withState { state in
       state.counters.records += 1
+      state.recording = []
+      var promoted = false
       for outcome in work.outcomes {
-        if outcome.batch == nil { state.claimed.remove(outcome.delivery) }
+        if outcome.batch == nil {
+          // The next of its key may be ready now.
+          if outcome.retryIn == nil, state.endpoints[outcome.delivery.endpoint]?.isOrdered == true {
+            state.plan.waits(endpoint: outcome.delivery.endpoint, delay: .zero, at: now)
+            promoted = true
+          }
+        }
         switch outcome.kind {
         case .delivered: state.counters.delivered += 1
         case .failed: state.counters.failed += 1
@@ -66,7 +75,9 @@ extension Desk {
         // Settings are read again before anything else is sent there.
         if change.state != "enabled" { state.endpoints[change.endpoint] = nil }
       }
+      return promoted
     }
+    if promoted { intakeBell.ring() }
   }
 
   /// Nothing more is taken in or sent; what is queued goes back untried.

@@ -60,7 +60,10 @@ final class Desk: Sendable {
     var outcomes: [Outcome] = []
     /// Outcomes still missing, per batch; an entry stays until the record that removes the batch is committed.
     var batches: [Int64: Int] = [:]
-    var claimed: Set<DeliveryKey> = []
+    /// What the recorder is writing now.
+    var recording: [Outcome] = []
+    /// What the database says we hold may differ from what we do hold: nothing is recorded before they were compared.
+    var mustResync = false
     /// The lease, and until when we may act on it.
     var lease: (dispatcher: Int64, until: Duration)?
     var isStopping = false
@@ -149,8 +152,7 @@ final class Desk: Sendable {
     let now = now
     let (departures, wakeRecorder) = state.withLock { state in
       for held in deliveries where held.dispatcher == state.lease?.dispatcher {
-        if let batch = held.batch { state.batches[batch, default: 0] += 1 } else { state.claimed.insert(held.key) }
-        if state.flight.held(by: held.endpoint) == 0 { state.plan.began(endpoint: held.endpoint, at: now) }
+        if let batch = held.batch { state.batches[batch, default: 0] += 1 }
         state.flight.enqueue(
           held,
           endpoint: held.endpoint,

@@ -30,8 +30,10 @@ package final class Dispatcher: Service {
   package var dispatcher: Int64? { desk.dispatcher }
 
   /// Runs until graceful shutdown or cancellation, then finishes what is in flight within the grace period, gives the
-  /// rest back and releases the lease. Throws if the database cannot be dispatched from, or refuses in a way that trying
-  /// again does not mend; an unreachable database is neither.
+  /// rest back and releases the lease.
+  ///
+  /// Throws if the database cannot be reached or dispatched from at the start (a mistyped address should be told, not
+  /// tried for ever), or later refuses in a way that trying again does not mend. That it goes away later is neither.
   package func run() async throws {
     try await refuseWrongDatabase()
     let intakeStop = StopSignal()
@@ -49,7 +51,10 @@ package final class Dispatcher: Service {
       try await withGracefulShutdownHandler {
         try await withThrowingTaskGroup(of: Void.self) { group in
           group.addTask { await self.engine.run() }
-          group.addTask { try await self.loop("martlet-lease", bell: self.desk.leaseBell) { try lease.run($0) } }
+          group.addTask {
+            // A lease waits for the disk: were its id given out again after a crash, two dispatchers would share it.
+            try await self.loop("martlet-lease", bell: self.desk.leaseBell, waitsForDisk: true) { try lease.run($0) }
+          }
           group.addTask { try await self.loop("martlet-record", bell: self.desk.recordBell) { try record.run($0) } }
           group.addTask {
             // Intake ends when it is told to, or by an error; both begin the shutdown.
@@ -63,6 +68,10 @@ package final class Dispatcher: Service {
           do {
             while try await group.next() != nil {}
           } catch {
+            logger.critical(
+              "stopping: the database refuses what trying again does not mend",
+              metadata: ["error": "\(error)"]
+            )
             raiseAll()
             // The others come to an end by themselves; the first error is the one to tell.
             while (try? await group.next()) != nil {}
@@ -119,11 +128,12 @@ package final class Dispatcher: Service {
   private func loop(
     _ name: String,
     bell: Bell,
+    waitsForDisk: Bool = false,
     _ body: @escaping @Sendable (DatabaseLoop) throws -> Void
   ) async throws {
     var database = configuration.database
     database.applicationName = name
-    if !configuration.synchronousCommit { database.setUp.append("SET synchronous_commit = off") }
+    if !configuration.synchronousCommit && !waitsForDisk { database.setUp.append("SET synchronous_commit = off") }
     let session = Session(database, name: name)
     let logger = logger
     try await session.run { connect in

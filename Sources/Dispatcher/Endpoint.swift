@@ -10,6 +10,7 @@ final class Endpoint: Sendable {
   let version: Int64
   let url: String
   let isEnabled: Bool
+  let isOrdered: Bool
   let format: BodyFormat
   let timeout: Duration
   let maxInFlight: Int
@@ -19,12 +20,15 @@ final class Endpoint: Sendable {
   let headerLines: [String]
   /// Why nothing can be sent to it, in words; nil if it can.
   let problem: String?
+  let learnedAt: Duration
 
-  init(_ settings: EndpointSettings, egress: EgressPolicy) {
+  init(_ settings: EndpointSettings, egress: EgressPolicy, learnedAt: Duration) {
+    self.learnedAt = learnedAt
     id = settings.id
     version = settings.version
     url = settings.url
     isEnabled = settings.state == "enabled"
+    isOrdered = settings.ordered
     timeout = settings.timeout
     maxInFlight = settings.maxInFlight
     policy = RetryPolicy(

@@ -13,22 +13,22 @@ struct IntakeLoop {
   let logger: Logger
 
   func run(_ database: DatabaseLoop) throws(PostgresError) {
-    var mustResync = false
     while !stop.isSet {
       guard let dispatcher = desk.dispatcher else {
-        mustResync = false
         desk.intakeBell.wait(upTo: .milliseconds(200))
         continue
       }
       let step =
-        mustResync ? try resync(dispatcher, database) : try perform(desk.nextIntake(), dispatcher, database)
+        desk.isInDoubt
+        ? try resync(dispatcher, database) : try perform(desk.nextIntake(), dispatcher, database)
       switch step {
-      case .done: mustResync = false
+      case .done: break
       case .unleased(lost: true): desk.lost(dispatcher)
       case .unleased(lost: false):
         desk.leaseBell.ring()
         desk.intakeBell.wait(upTo: .milliseconds(50))
-      case .failed(let unknown): mustResync = mustResync || unknown
+      case .doubtful, .failed(unknown: true): desk.doubt()
+      case .failed(unknown: false): break
       }
     }
   }
@@ -43,7 +43,11 @@ struct IntakeLoop {
     case .poll:
       return try database.step { store throws(PostgresError) in desk.polled(try store.snapshot()) }
     case .look:
-      return try database.step { store throws(PostgresError) in desk.looked(try store.waiting()) }
+      return try database.step { store throws(PostgresError) in
+        desk.looked(try store.waiting())
+        let busy = desk.busyEndpoints()
+        if !busy.isEmpty { try learn(try store.changed(since: busy), store) }
+      }
     case .claim(let endpoints, let slots, let floors):
       return try database.step { store throws(PostgresError) in
         let claimed = try store.claim(
@@ -77,17 +81,20 @@ struct IntakeLoop {
   /// untried from there.
   private func send(_ held: [Held], versions: [(Int64, Int64)], _ store: OutboxStore) throws(PostgresError) {
     defer { engine.submit(desk.accept(held)) }
-    let unknown = desk.unknown(versions.map { (id: $0.0, version: $0.1) })
-    if !unknown.isEmpty { desk.learned(try store.endpoints(unknown)) }
+    try learn(desk.unknown(versions.map { (id: $0.0, version: $0.1) }), store)
+  }
+
+  private func learn(_ endpoints: [Int64], _ store: OutboxStore) throws(PostgresError) {
+    if !endpoints.isEmpty { desk.learned(try store.endpoints(endpoints), asked: endpoints) }
   }
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) throws(PostgresError) -> DatabaseLoop.Step<Void> {
-    let known = desk.known()
-    return try database.step { store throws(PostgresError) in
-      let given = try store.resync(dispatcher: dispatcher, batches: known.batches, claimed: known.claimed)
+    try database.step { store throws(PostgresError) in
+      let given = try store.resync(dispatcher: dispatcher, held: desk.held())
+      desk.resynced()
       if given > 0 {
         logger.notice(
-          "gave back deliveries whose hand-over was lost with the connection",
+          "gave back deliveries that were handed over or recorded in vain when the connection broke",
           metadata: ["count": "\(given)"]
         )
       }

@@ -41,7 +41,7 @@ struct LeaseLoop {
       case .done(false):
         logger.warning("the lease is gone: another dispatcher took over", metadata: ["dispatcher": "\(dispatcher)"])
         desk.lost(dispatcher)
-      case .unleased, .failed: return
+      case .unleased, .doubtful, .failed: return
       }
     }
     let step = try database.step { store throws(PostgresError) in

@@ -39,6 +39,11 @@ struct RecordLoop {
   private func record(_ work: RecordWork, _ database: DatabaseLoop) throws(PostgresError) {
     var work = work
     while desk.dispatcher == work.dispatcher {
+      if desk.isInDoubt {
+        desk.recordBell.wait(upTo: .milliseconds(100))
+        if stop.isOverdue { return }
+        continue
+      }
       let step = try database.step { store throws(PostgresError) in
         try store.record(
           dispatcher: work.dispatcher,
@@ -66,8 +71,12 @@ struct RecordLoop {
       case .unleased(lost: false):
         desk.leaseBell.ring()
         desk.recordBell.wait(upTo: .milliseconds(50))
+      case .doubtful: desk.doubt()
       case .failed(let unknown):
-        work.again = work.again || unknown
+        if unknown {
+          work.again = true
+          desk.doubt()
+        }
         if stop.isOverdue { return }
       }
     }

@@ -20,6 +20,9 @@ package struct HTTPEngineConfiguration: Sendable {
   /// Offer HTTP/2 over TLS.
   package var http2: Bool
 
+  /// Names with fixed addresses, `host:port:address[,address]…`: lets tests have names that resolve as they need.
+  var resolve: [String] = []
+
   package init(
     egress: EgressPolicy = EgressPolicy(),
     maxConnections: Int = 1024,

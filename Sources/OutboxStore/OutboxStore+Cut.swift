@@ -25,6 +25,8 @@ package struct Cut: Sendable {
   package var events: Int
   /// Pairs of event and endpoint that went to `outbox.delivery`.
   package var parked: Int
+  /// Endpoints of parked pairs that can be claimed at once: ordered ones, and those that had no room.
+  package var claimable: [Int64]
   /// Whether the log holds more that can be cut at once.
   package var more: Bool
   package var direct: [Direct]
@@ -69,6 +71,7 @@ extension OutboxStore {
       batch: try rows.int64(0, 0),
       events: Int(try rows.required(rows.int64(0, 1), 1)),
       parked: Int(try rows.required(rows.int64(0, 2), 2)),
+      claimable: try rows.int64Array(0, 4) ?? [],
       more: try rows.required(rows.bool(0, 3), 3),
       direct: []
     )

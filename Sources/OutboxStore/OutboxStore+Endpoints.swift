@@ -6,6 +6,7 @@ package struct EndpointSettings: Sendable {
   package var version: Int64
   package var url: String
   package var state: String
+  package var ordered: Bool
   package var format: String
   /// JSON object of header names and values, validated by the database.
   package var headers: [UInt8]
@@ -22,6 +23,20 @@ package struct EndpointSettings: Sendable {
 }
 
 extension OutboxStore {
+  /// Which of the endpoints have other settings by now than in the version named, or are gone.
+  package func changed(since known: [(id: Int64, version: Int64)]) throws(PostgresError) -> [Int64] {
+    let rows = try connection.query(
+      """
+      SELECT k.id FROM unnest($1::bigint[], $2::bigint[]) k(id, version)
+      LEFT JOIN outbox.endpoint e ON e.id = k.id WHERE e.version IS DISTINCT FROM k.version
+      """,
+      [.int8Array(known.map(\.id)), .int8Array(known.map(\.version))]
+    )
+    var changed: [Int64] = []
+    for row in 0..<rows.count { changed.append(try rows.required(rows.int64(row, 0), 0)) }
+    return changed
+  }
+
   /// Settings and secrets of the endpoints named; those that do not exist are left out.
   package func endpoints(_ ids: [Int64]) throws(PostgresError) -> [EndpointSettings] {
     let rows = try connection.query(
@@ -30,6 +45,7 @@ extension OutboxStore {
         (extract(epoch FROM e.timeout) * 1000)::bigint, (extract(epoch FROM e.first_delay) * 1000)::bigint, e.multiplier,
         (extract(epoch FROM e.longest_delay) * 1000)::bigint, e.jitter, e.max_attempts,
         (extract(epoch FROM e.max_age) * 1000)::bigint, e.max_in_flight,
+        e.ordered,
         (SELECT string_agg(s.secret, E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
          WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp()))
       FROM outbox.endpoint e WHERE e.id = ANY ($1)
@@ -47,6 +63,7 @@ extension OutboxStore {
           version: try rows.required(rows.int64(row, 1), 1),
           url: try rows.required(rows.string(row, 2), 2),
           state: try rows.required(rows.string(row, 3), 3),
+          ordered: try rows.required(rows.bool(row, 14), 14),
           format: try rows.required(rows.string(row, 4), 4),
           headers: Array(try rows.required(rows.json(row, 5), 5)),
           timeout: try milliseconds(row, 6),
@@ -57,7 +74,7 @@ extension OutboxStore {
           maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)),
           maxAge: try milliseconds(row, 12),
           maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
-          secrets: rows.string(row, 14)?.split(separator: "\n").map(String.init) ?? []
+          secrets: rows.string(row, 15)?.split(separator: "\n").map(String.init) ?? []
         )
       )
     }

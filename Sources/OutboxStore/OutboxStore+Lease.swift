@@ -6,6 +6,8 @@ package enum OutboxState {
   package static let leaseExpired = "OBX01"
   /// The lease is gone: another dispatcher has taken over.
   package static let leaseLost = "OBX02"
+  /// The server crashed or failed over: what was committed asynchronously may be gone. Resync first.
+  package static let mustResync = "OBX03"
 }
 
 extension OutboxStore {
@@ -52,14 +54,12 @@ extension OutboxStore {
     return recovered
   }
 
-  /// After a lost reply: gives back what the server handed to this dispatcher and the dispatcher does not know of.
-  package func resync(dispatcher: Int64, batches: [Int64], claimed: [DeliveryKey]) throws(PostgresError) -> Int64 {
+  /// Tells the database what this dispatcher holds; whatever else it thinks the dispatcher holds becomes available again.
+  /// Returns how many deliveries that was.
+  package func resync(dispatcher: Int64, held: [DeliveryKey]) throws(PostgresError) -> Int64 {
     let rows = try connection.query(
-      "SELECT outbox.resync($1, $2, $3, $4)",
-      [
-        .int8(dispatcher), .int8Array(batches), .uuidArray(claimed.map(\.event)),
-        .int8Array(claimed.map(\.endpoint)),
-      ]
+      "SELECT outbox.resync($1, $2, $3)",
+      [.int8(dispatcher), .uuidArray(held.map(\.event)), .int8Array(held.map(\.endpoint))]
     )
     return try rows.required(rows.int64(0, 0), 0)
   }

@@ -3,174 +3,127 @@ import Foundation
 
 /// One connection to PostgreSQL, used from one thread at a time. Calls block that thread; see ``Session`` for the owner.
 ///
-/// Statements run through ``query(_:_:)`` are prepared on first use and named after their text, so that a transaction
-/// pooler (pgbouncer), where names are shared between clients, meets the same statement under the same name.
+/// Statements run through ``query(_:_:)`` are prepared on first use. Behind a transaction pooler (pgbouncer), where the
+/// next statement may meet another server connection, they are sent whole each time instead. Such a pooler also keeps
+/// what `SET` does to itself: there, give statement timeouts to the role (`ALTER ROLE … SET statement_timeout`).
 package final class Connection {
-  private let handle: OpaquePointer
-  private var prepared: Set<String> = []
+  let handle: OpaquePointer
   /// Interrupts what this connection is doing, from any thread.
   package let canceller: Canceller
+  var statements = PreparedStatements()
+  /// Whether a pooler hands our statements to server connections that it shares between clients.
+  package internal(set) var isPooled = false
+  /// Left in a state that nobody can work with, though libpq thinks well of it.
+  var isSpoilt = false
 
   /// Connects, or says why not. Blocks for at most the connect timeout per host.
   package init(_ configuration: ConnectionConfiguration) throws(PostgresError) {
-    let pairs = configuration.parameters
+    let pairs = try configuration.checkedParameters()
     let keywords = pairs.map { strdup($0.0) }
     let values = pairs.map { strdup($0.1) }
-    defer { (keywords + values).forEach { free($0) } }
+    defer { for string in keywords + values { free(string) } }
     let keywordPointers = keywords.map { UnsafePointer($0) } + [nil]
     let valuePointers = values.map { UnsafePointer($0) } + [nil]
     guard let handle = PQconnectdbParams(keywordPointers, valuePointers, 1) else {
       throw PostgresError(.connection, message: "out of memory")
     }
     guard PQstatus(handle) == CONNECTION_OK, let cancel = PQgetCancel(handle) else {
-      let message = String(cString: PQerrorMessage(handle)).trimmingCharacters(in: .whitespacesAndNewlines)
+      let message = PostgresError.oneLine(String(cString: PQerrorMessage(handle)))
+      let hint = PQconnectionNeedsPassword(handle) != 0 ? ConnectionConfiguration.passwordHint : nil
       PQfinish(handle)
-      throw PostgresError(.connection, message: message.isEmpty ? "could not connect" : message)
+      throw PostgresError(.connection, message: message.isEmpty ? "could not connect" : message, hint: hint)
     }
     self.handle = handle
     self.canceller = Canceller(cancel)
     PQsetNoticeProcessor(handle, { _, _ in }, nil)
-    let timeout = configuration.statementTimeout.milliseconds
-    try execute("SET statement_timeout = \(timeout)")
+    let timeout = configuration.statementTimeoutMilliseconds
+    let process = try call {
+      PQexec(self.handle, "SET statement_timeout = \(timeout); SELECT pg_catalog.pg_backend_pid()")
+    }
+    // A pooler answers for many servers, so the process that it announced is one it made up.
+    isPooled = process.string(0, 0) != String(PQbackendPID(handle))
     for statement in configuration.setUp { try execute(statement) }
   }
 
   deinit { PQfinish(handle) }
 
   /// False once the connection broke; it does not come back.
-  package var isUsable: Bool { PQstatus(handle) == CONNECTION_OK }
+  package var isUsable: Bool { !isSpoilt && PQstatus(handle) == CONNECTION_OK }
+
+  /// Whether a transaction is open, failed or not.
+  package var isInTransaction: Bool {
+    let status = PQtransactionStatus(handle)
+    return status == PQTRANS_INTRANS || status == PQTRANS_INERROR
+  }
+
+  /// Looks, without waiting, whether the server closed the connection while it was idle.
+  package func isAlive() -> Bool {
+    while isUsable {
+      var descriptor = pollfd(fd: PQsocket(handle), events: Int16(POLLIN), revents: 0)
+      guard poll(&descriptor, 1, 0) > 0 else { return true }
+      // Reads what the server said in parting, then the end of the stream, which changes the status.
+      guard PQconsumeInput(handle) == 1 else { return false }
+    }
+    return false
+  }
 
   /// As `server_version_num`: 150004 is 15.4.
   package var serverVersion: Int { Int(PQserverVersion(handle)) }
 
+  /// The socket, for tests of its options.
+  var socket: Int32 { PQsocket(handle) }
+
   /// Runs statements without parameters or rows, several if separated by semicolons.
   package func execute(_ sql: String) throws(PostgresError) {
-    _ = try check(PQexec(handle, sql))
-  }
-
-  /// Runs one statement, prepared on first use. Rows come in binary format.
-  package func query(_ sql: String, _ parameters: [Parameter] = []) throws(PostgresError) -> ResultSet {
-    let name = try prepare(sql, parameters)
-    do {
-      return try run(parameters, binary: true) { PQexecPrepared(handle, name, $0, $1, $2, $3, $4) }
-    } catch where error.sqlState == "26000" {
-      // A pooler gave us another server connection, which has not heard of the statement.
-      prepared.remove(sql)
-      guard PQtransactionStatus(handle) == PQTRANS_IDLE else { throw error }
-      let name = try prepare(sql, parameters)
-      return try run(parameters, binary: true) { PQexecPrepared(handle, name, $0, $1, $2, $3, $4) }
-    }
+    try checkText(sql)
+    _ = try call { PQexec(handle, sql) }
   }
 
   /// Runs one statement once and returns every value as text, as psql would show it.
   package func queryText(_ sql: String, _ parameters: [Parameter] = []) throws(PostgresError) -> (
     columns: [String], rows: [[String?]]
   ) {
-    var types = parameters.map(\.type)
-    let result = try run(parameters, binary: false) {
-      PQexecParams(handle, sql, $0, &types, $1, $2, $3, $4)
-    }
+    let result = try queryOnce(sql, parameters, binary: false)
     let columns = result.columns
     return (columns, (0..<result.count).map { row in columns.indices.map { result.string(row, $0) } })
   }
 
-  /// Runs `body` in a transaction: commits if it returns, rolls back if it throws. Synchronous, so that nothing can be
-  /// awaited while the transaction is open.
-  ///
-  /// Throws what `body` threw (after the rollback), or the error of BEGIN or COMMIT. If COMMIT fails with kind
-  /// `connection`, whether it happened is unknown.
-  package func transaction<Value>(
-    isolation: String = "READ COMMITTED", _ body: (Connection) throws -> Value
-  ) throws -> Value {
-    try execute("BEGIN ISOLATION LEVEL \(isolation)")
-    let value: Value
-    do {
-      value = try body(self)
-    } catch {
-      // If the rollback fails the connection is gone, and the server rolls back by itself.
-      try? execute("ROLLBACK")
-      throw error
+  /// Calls libpq unless a cancellation came first, and turns what it returns into rows or an error.
+  func call(evenIfCancelled: Bool = false, _ body: () -> OpaquePointer?) throws(PostgresError) -> ResultSet {
+    guard canceller.begin(evenIfRefusing: evenIfCancelled) else {
+      throw PostgresError(.server, sqlState: "57014", message: "the statement was cancelled before it began")
     }
-    try execute("COMMIT")
-    return value
-  }
-
-  private func prepare(_ sql: String, _ parameters: [Parameter]) throws(PostgresError) -> String {
-    let name = "martlet_\(String(sql.stableHash, radix: 16))"
-    guard !prepared.contains(sql) else { return name }
-    let types = parameters.map(\.type)
-    do {
-      _ = try check(PQprepare(handle, name, sql, Int32(types.count), types))
-    } catch where error.sqlState == "42P05" && PQtransactionStatus(handle) == PQTRANS_IDLE {
-      // Prepared before by another client of the same pooled connection: same name, same text.
-    }
-    prepared.insert(sql)
-    return name
-  }
-
-  private typealias Execute = (
-    Int32, UnsafePointer<UnsafePointer<CChar>?>?, UnsafePointer<Int32>?, UnsafePointer<Int32>?, Int32
-  ) -> OpaquePointer?
-
-  /// Lays the parameters out in one buffer and calls libpq with pointers into it.
-  private func run(_ parameters: [Parameter], binary: Bool, _ call: Execute) throws(PostgresError) -> ResultSet {
-    let total = parameters.reduce(1) { $0 + ($1.bytes?.count ?? 0) }
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: total, alignment: 1)
-    defer { buffer.deallocate() }
-    var pointers: [UnsafePointer<CChar>?] = []
-    var lengths: [Int32] = []
-    var offset = 0
-    for parameter in parameters {
-      guard let bytes = parameter.bytes else {
-        pointers.append(nil)
-        lengths.append(0)
-        continue
-      }
-      let target = UnsafeMutableRawBufferPointer(rebasing: buffer[offset...])
-      target.copyBytes(from: bytes)
-      pointers.append(UnsafePointer(target.baseAddress!.assumingMemoryBound(to: CChar.self)))
-      lengths.append(Int32(bytes.count))
-      offset += bytes.count
-    }
-    let formats = [Int32](repeating: 1, count: parameters.count)
-    return try check(call(Int32(parameters.count), pointers, lengths, formats, binary ? 1 : 0))
-  }
-
-  private func check(_ result: OpaquePointer?) throws(PostgresError) -> ResultSet {
+    let result = body()
+    canceller.end()
     guard let result else {
-      throw PostgresError(.connection, message: String(cString: PQerrorMessage(handle)))
+      // libpq did not send it: the connection is broken, or the call is one that libpq refuses.
+      let message = PostgresError.oneLine(String(cString: PQerrorMessage(handle)))
+      throw PostgresError(isUsable ? .server : .connection, message: message)
     }
     let status = PQresultStatus(result)
     if status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY {
       return ResultSet(result)
     }
     defer { PQclear(result) }
-    func field(_ code: Int32) -> String? { PQresultErrorField(result, code).map { String(cString: $0) } }
-    let sqlState = field(PG_DIAG_SQLSTATE) ?? ""
-    throw PostgresError(
-      isUsable ? .server : .connection,
-      sqlState: sqlState,
-      message: field(PG_DIAG_MESSAGE_PRIMARY)
-        ?? String(cString: PQresultErrorMessage(result)).trimmingCharacters(in: .whitespacesAndNewlines),
-      detail: field(PG_DIAG_MESSAGE_DETAIL), hint: field(PG_DIAG_MESSAGE_HINT), context: field(PG_DIAG_CONTEXT))
+    let error = PostgresError(result: result, isConnected: isUsable)
+    if error.kind == .connection { isSpoilt = true }
+    throw error
   }
-}
 
-/// `PG_DIAG_*` are character literals in libpq's header, which Swift does not import.
-private let PG_DIAG_SQLSTATE = Int32(UInt8(ascii: "C"))
-private let PG_DIAG_MESSAGE_PRIMARY = Int32(UInt8(ascii: "M"))
-private let PG_DIAG_MESSAGE_DETAIL = Int32(UInt8(ascii: "D"))
-private let PG_DIAG_MESSAGE_HINT = Int32(UInt8(ascii: "H"))
-private let PG_DIAG_CONTEXT = Int32(UInt8(ascii: "W"))
-
-extension String {
-  /// FNV-1a, 64 bits: the same in every process, unlike `hashValue`.
-  fileprivate var stableHash: UInt64 {
-    utf8.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+  /// libpq takes C strings: a statement would silently end at its first zero byte.
+  func checkText(_ sql: String) throws(PostgresError) {
+    guard !sql.utf8.contains(0) else {
+      throw PostgresError(.server, sqlState: "42601", message: "the statement contains a zero byte")
+    }
   }
 }
 
 extension Duration {
-  /// Whole milliseconds, rounded down.
-  package var milliseconds: Int64 { components.seconds * 1000 + components.attoseconds / 1_000_000_000_000_000 }
+  /// Whole milliseconds, rounded towards zero; the nearest that 64 bits hold.
+  package var milliseconds: Int64 {
+    let (seconds, attoseconds) = components
+    let (product, overflow) = seconds.multipliedReportingOverflow(by: 1000)
+    let (sum, overflowed) = product.addingReportingOverflow(attoseconds / 1_000_000_000_000_000)
+    return overflow || overflowed ? (seconds < 0 ? .min : .max) : sum
+  }
 }

@@ -16,8 +16,12 @@ package struct ConnectionConfiguration: Sendable {
   package var requiresWritable: Bool
 
   package init(
-    connectionString: String? = nil, applicationName: String = "martlet", connectTimeout: Duration = .seconds(5),
-    statementTimeout: Duration = .seconds(60), setUp: [String] = [], requiresWritable: Bool = true
+    connectionString: String? = nil,
+    applicationName: String = "martlet",
+    connectTimeout: Duration = .seconds(5),
+    statementTimeout: Duration = .seconds(60),
+    setUp: [String] = [],
+    requiresWritable: Bool = true
   ) {
     self.connectionString = connectionString
     self.applicationName = applicationName
@@ -38,7 +42,8 @@ package struct ConnectionConfiguration: Sendable {
       ("fallback_application_name", applicationName),
     ]
     if environment["PGCONNECT_TIMEOUT"] == nil {
-      pairs.append(("connect_timeout", String(max(2, connectTimeout.components.seconds))))
+      let seconds = min(max(2, connectTimeout.components.seconds), Int64(Int32.max) / 1000)
+      pairs.append(("connect_timeout", String(seconds)))
     }
     if requiresWritable, environment["PGTARGETSESSIONATTRS"] == nil {
       pairs.append(("target_session_attrs", "read-write"))
@@ -47,4 +52,23 @@ package struct ConnectionConfiguration: Sendable {
     pairs.append(("client_encoding", "UTF8"))
     return pairs
   }
+
+  /// The same, or why the connection string cannot be used.
+  func checkedParameters() throws(PostgresError) -> [(String, String)] {
+    if let connectionString { try ConnectionString.check(connectionString) }
+    guard !applicationName.utf8.contains(0) else {
+      throw PostgresError(.connection, message: "the application's name contains a zero byte")
+    }
+    return parameters
+  }
+
+  /// Within the server's range. Zero means no limit, so a limit is never rounded down to it.
+  var statementTimeoutMilliseconds: Int64 {
+    guard statementTimeout > .zero else { return 0 }
+    return min(max(1, statementTimeout.milliseconds), Int64(Int32.max))
+  }
+
+  static let passwordHint = """
+    The server asks for a password: put it into PGPASSWORD, ~/.pgpass or the connection string.
+    """
 }

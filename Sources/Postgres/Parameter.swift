@@ -48,7 +48,10 @@ package struct Parameter: Sendable {
   /// The binary format of a one-dimensional array: dimensions, has-nulls, element type, length, lower bound, then each
   /// element with its length, −1 for null. Source: `array_recv` in PostgreSQL's arrayfuncs.c.
   private static func array<Element>(
-    _ type: UInt32, of elementType: UInt32, _ values: [Element?], sizeHint: Int,
+    _ type: UInt32,
+    of elementType: UInt32,
+    _ values: [Element?],
+    sizeHint: Int,
     _ write: (Element, inout [UInt8]) -> Void
   ) -> Parameter {
     var bytes: [UInt8] = []
@@ -80,38 +83,4 @@ package struct Parameter: Sendable {
     withUnsafeBytes(of: value.bigEndian) { Array($0) }
   }
   private static func uuidBytes(_ value: UUID) -> [UInt8] { withUnsafeBytes(of: value.uuid) { Array($0) } }
-}
-
-/// An instant as PostgreSQL keeps it. Only ever compared and given back: time in decisions is the server's.
-package struct Timestamp: Sendable, Hashable, Comparable {
-  package var microsecondsSince2000: Int64
-  package init(microsecondsSince2000: Int64) { self.microsecondsSince2000 = microsecondsSince2000 }
-  package static func < (a: Timestamp, b: Timestamp) -> Bool { a.microsecondsSince2000 < b.microsecondsSince2000 }
-
-  /// Microseconds since 1970-01-01T00:00:00Z.
-  package var microsecondsSince1970: Int64 { microsecondsSince2000 &+ 946_684_800_000_000 }
-
-  package func adding(_ duration: Duration) -> Timestamp {
-    let (seconds, attoseconds) = duration.components
-    return Timestamp(microsecondsSince2000: microsecondsSince2000 + seconds * 1_000_000 + attoseconds / 1_000_000_000_000)
-  }
-}
-
-/// OIDs of the types we send and read; fixed for ever in PostgreSQL's pg_type.dat.
-enum OID {
-  static let bool: UInt32 = 16
-  static let bytea: UInt32 = 17
-  static let int8: UInt32 = 20
-  static let int2: UInt32 = 21
-  static let int4: UInt32 = 23
-  static let text: UInt32 = 25
-  static let float8: UInt32 = 701
-  static let int4Array: UInt32 = 1007
-  static let textArray: UInt32 = 1009
-  static let int8Array: UInt32 = 1016
-  static let timestamptz: UInt32 = 1184
-  static let timestamptzArray: UInt32 = 1185
-  static let uuid: UInt32 = 2950
-  static let uuidArray: UInt32 = 2951
-  static let jsonb: UInt32 = 3802
 }

@@ -7,22 +7,28 @@ package final class PinnedThread: SerialExecutor {
   package init(name: String) {
     let queue = self.queue
     let thread = Thread {
+      // Foundation's own name does not reach the kernel, which keeps 15 bytes. A thread without a name works as well.
+      let file = URL(fileURLWithPath: "/proc/thread-self/comm")
+      try? Data(name.utf8.prefix(15)).write(to: file)
       while let job = queue.next() { job() }
     }
-    thread.name = name
     thread.stackSize = 1 << 20
     thread.start()
   }
 
+  /// The thread ends once it has run what is waiting.
   deinit { queue.close() }
 
   package func enqueue(_ job: consuming ExecutorJob) {
     let job = UnownedJob(job)
-    // The executor outlives its jobs: an actor that is running holds it.
-    queue.append { [unowned self] in job.runSynchronously(on: self.asUnownedSerialExecutor()) }
+    // The job may release the last reference to its actor, and with it to us, while it is running.
+    queue.append { [self] in job.runSynchronously(on: asUnownedSerialExecutor()) }
   }
 
   package func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
+
+  /// Runs something that belongs to no task on the thread, after what is waiting.
+  func afterwards(_ body: @escaping @Sendable () -> Void) { queue.append(body) }
 
   // @unchecked: `jobs` and `closed` are only touched while `condition` is locked.
   private final class Queue: @unchecked Sendable {

@@ -4,9 +4,10 @@
 /// apart and not part of ``description``.
 package struct PostgresError: Error, Sendable, Equatable {
   package enum Kind: Sendable, Equatable {
-    /// No connection could be made, or it broke. What ran last may or may not have been committed.
+    /// No connection could be made, or it broke. A statement that was running outside a transaction may have taken
+    /// effect; of a transaction see ``PostgresError/isCommitUnknown``.
     case connection
-    /// The server refused a statement. ``sqlState`` says why.
+    /// The server, or libpq before it, refused a statement. ``sqlState`` says why.
     case server
     /// The answer has another shape than the statement promises.
     case decoding
@@ -20,10 +21,20 @@ package struct PostgresError: Error, Sendable, Equatable {
   package var hint: String?
   /// The server's PL/pgSQL call stack, for logs at debug level.
   package var context: String?
+  /// The function in PostgreSQL's source that raised the error.
+  package var routine: String?
+  /// COMMIT was sent and no answer came: whether the transaction happened is unknown. All other errors of a transaction
+  /// mean that it did not.
+  package var isCommitUnknown = false
 
   package init(
-    _ kind: Kind, sqlState: String = "", message: String, detail: String? = nil, hint: String? = nil,
-    context: String? = nil
+    _ kind: Kind,
+    sqlState: String = "",
+    message: String,
+    detail: String? = nil,
+    hint: String? = nil,
+    context: String? = nil,
+    routine: String? = nil
   ) {
     self.kind = kind
     self.sqlState = sqlState
@@ -31,37 +42,7 @@ package struct PostgresError: Error, Sendable, Equatable {
     self.detail = detail
     self.hint = hint
     self.context = context
-  }
-}
-
-extension PostgresError {
-  /// What a caller in a loop should do.
-  package enum Remedy: Sendable, Equatable {
-    /// The same statement on the same connection may work in a moment.
-    case retry
-    /// A new connection may work: this one is gone, or leads to a server that is stopping, starting, full, or read-only
-    /// after a failover.
-    case reconnect
-    /// Trying again will give the same answer.
-    case giveUp
-  }
-
-  /// The one place where retryability is decided.
-  package var remedy: Remedy {
-    guard kind != .connection else { return .reconnect }
-    guard kind == .server else { return .giveUp }
-    switch sqlState {
-    case "57P01", "57P02", "57P03", "57P05", "25006", "53300", "08P01": return .reconnect
-    // serialization failure, deadlock, lock timeout, statement timeout or cancel, prepared statement lost (a pooler)
-    case "40001", "40P01", "55P03", "57014", "26000", "0A000": return .retry
-    default: break
-    }
-    switch sqlState.prefix(2) {
-    case "08": return .reconnect
-    case "53", "58": return .retry  // out of disk or memory, I/O: operators mend those while we wait
-    case "XX": return .retry
-    default: return .giveUp
-    }
+    self.routine = routine
   }
 }
 

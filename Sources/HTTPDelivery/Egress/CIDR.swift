@@ -17,14 +17,16 @@ package struct CIDR: Sendable, Hashable, CustomStringConvertible {
         digits.count == 1 || digits.first != 0x30, let number = Int(parts[1]), number <= width
       else {
         throw CIDRError(
-          "\(Self.quoted(text)) has no valid prefix length: it must be a whole number from 0 to \(width)")
+          "\(Self.quoted(text)) has no valid prefix length: it must be a whole number from 0 to \(width)"
+        )
       }
       length = number
     }
     let network = Self.masked(address, length)
     guard network == address else {
       throw CIDRError(
-        "\(Self.quoted(text)) has bits set beyond its prefix; the network that contains it is \(network)/\(length)")
+        "\(Self.quoted(text)) has bits set beyond its prefix; the network that contains it is \(network)/\(length)"
+      )
     }
     self.network = network
     prefixLength = length

@@ -2,7 +2,6 @@ import CLibCurl
 
 /// A URL taken apart by libcurl.
 struct URLParts {
-  let scheme: String
   let host: String
   let port: Int
   let hasCredentials: Bool
@@ -21,7 +20,9 @@ struct URLParts {
       defer { curl_free(text) }
       return String(cString: text)
     }
-    scheme = part(CURLUPART_SCHEME)?.lowercased() ?? ""
+    guard part(CURLUPART_ZONEID) == nil else {
+      throw WebhookURLError(.host, "the URL's host names a network interface (%…), which is not accepted")
+    }
     let rawHost = (part(CURLUPART_HOST) ?? "").lowercased()
     host = try Self.checkedHost(rawHost)
     port = part(CURLUPART_PORT, CURLU_DEFAULT_PORT).flatMap { Int($0) } ?? 0
@@ -33,7 +34,7 @@ struct URLParts {
     if host.hasPrefix("["), host.hasSuffix("]") {
       let inner = String(host.dropFirst().dropLast())
       guard IPAddress(parsing: inner) != nil else {
-        throw WebhookURLError(.host, "the URL's host is not a valid IPv6 address (zones are not accepted)")
+        throw WebhookURLError(.host, "the URL's host is not a valid IPv6 address")
       }
       return inner
     }

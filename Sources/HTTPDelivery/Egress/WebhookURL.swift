@@ -15,19 +15,13 @@ package struct WebhookURL: Sendable, Hashable, CustomStringConvertible {
 
   package init(validating string: String, policy: EgressPolicy) throws(WebhookURLError) {
     try Self.checkCharacters(string)
+    isSecure = try Self.checkScheme(string, policy)
     let parts = try URLParts(string)
-    switch parts.scheme {
-    case "https": isSecure = true
-    case "http":
-      guard policy.allowHTTP else {
-        throw WebhookURLError(.scheme, "the URL is not encrypted: use https, or allow plain http with --allow-http")
-      }
-      isSecure = false
-    default: throw WebhookURLError(.scheme, "the URL must begin with https://")
-    }
     guard !parts.hasCredentials else {
       throw WebhookURLError(
-        .credentials, "the URL contains a user name or password: remove it, and send a header for the endpoint instead")
+        .credentials,
+        "the URL contains a user name or password: remove it, and send a header for the endpoint instead"
+      )
     }
     guard !parts.hasFragment, !string.utf8.contains(0x23) else {
       throw WebhookURLError(.fragment, "the URL contains a fragment (#…), which is never sent: remove it")
@@ -62,10 +56,29 @@ package struct WebhookURL: Sendable, Hashable, CustomStringConvertible {
       case 0x80...:
         throw WebhookURLError(
           .syntax,
-          "the URL contains a character that is not ASCII: write the host name as punycode (xn--…) and percent-encode the rest")
+          "the URL contains a character that is not ASCII: write the host name as punycode (xn--…) and percent-encode the rest"
+        )
       default: break
       }
     }
+  }
+
+  /// libcurl forgives a missing scheme and one or three slashes; people are told instead.
+  /// - Returns: whether the URL is an https one.
+  private static func checkScheme(_ string: String, _ policy: EgressPolicy) throws(WebhookURLError) -> Bool {
+    let beginning = string.prefix(9).lowercased()
+    if beginning.hasPrefix("http://") {
+      guard policy.allowHTTP else {
+        throw WebhookURLError(.scheme, "the URL is not encrypted: use https, or allow plain http with --allow-http")
+      }
+    } else if !beginning.hasPrefix("https://") {
+      throw WebhookURLError(.scheme, "the URL must begin with https://")
+    }
+    let isSecure = beginning.hasPrefix("https://")
+    guard !string.dropFirst(isSecure ? 8 : 7).hasPrefix("/") else {
+      throw WebhookURLError(.host, "the URL has no host: there must be exactly two slashes before it")
+    }
+    return isSecure
   }
 
   /// Why a host that names an address outright is refused; nil for names that must be resolved first.

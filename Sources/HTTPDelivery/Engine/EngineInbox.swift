@@ -1,18 +1,13 @@
 import CLibCurl
+import Glibc
 import Synchronization
 
 /// How other threads reach the engine thread.
 final class EngineInbox: Sendable {
-  /// `@unchecked Sendable`: libcurl documents `curl_multi_wakeup` as the one call that may be made from any thread
-  /// while another uses the handle, and it is the only one made through this copy of the pointer. It is made under the
-  /// inbox's lock, under which the engine thread takes the pointer away before it frees the handle.
-  private struct Bell: @unchecked Sendable {
-    let multi: UnsafeMutableRawPointer
-  }
-
   private struct State {
     var requests: [HTTPRequest] = []
-    var bell: Bell?
+    /// An eventfd; under this lock it is open whenever it is here.
+    var bell: Int32?
     /// Rung and not answered yet: ringing again would be a system call for nothing.
     var hasRung = false
     var isShutDown = false
@@ -40,8 +35,7 @@ final class EngineInbox: Sendable {
   }
 
   /// The engine thread is starting.
-  func open(multi: UnsafeMutableRawPointer) {
-    let bell = Bell(multi: multi)
+  func open(bell: Int32) {
     state.withLock { state in
       precondition(!state.hasRun, "HTTPEngine.run() may be called once")
       state.hasRun = true
@@ -71,6 +65,6 @@ final class EngineInbox: Sendable {
   private static func ring(_ state: inout State) {
     guard !state.hasRung, let bell = state.bell else { return }
     state.hasRung = true
-    curl_multi_wakeup(bell.multi)
+    eventfd_write(bell, 1)
   }
 }

@@ -5,7 +5,7 @@ final class EngineLoop {
   private let configuration: HTTPEngineConfiguration
   private let inbox: EngineInbox
   private let onCompletions: HTTPEngine.CompletionHandler
-  private let multi: UnsafeMutableRawPointer
+  private let driver: MultiDriver
 
   private var origins: OriginTable
   private var active: [Transfer] = []
@@ -17,39 +17,35 @@ final class EngineLoop {
   private var crowded: [Origin] = []
   private var completions: [HTTPCompletion] = []
 
-  private static let freeLimit = 4096
+  /// Handles kept for reuse; a burst's surplus is given back, for each holds some tens of kilobytes.
+  private static let freeLimit = 1024
   /// Wakes now and then even if nothing happens; nothing depends on it.
-  private static let longestPollMilliseconds = 10_000
+  private static let longestWaitMilliseconds = 10_000
 
-  init(configuration: HTTPEngineConfiguration, inbox: EngineInbox, onCompletions: @escaping HTTPEngine.CompletionHandler)
-  {
-    CurlLibrary.start()
+  init(
+    configuration: HTTPEngineConfiguration,
+    inbox: EngineInbox,
+    onCompletions: @escaping HTTPEngine.CompletionHandler
+  ) {
     self.configuration = configuration
     self.inbox = inbox
     self.onCompletions = onCompletions
     origins = OriginTable(configuration)
-    guard let multi = curl_multi_init() else { fatalError("HTTPEngine: libcurl has no memory for a multi handle") }
-    self.multi = multi
-    curl_shim_multi_set_long(multi, CURLMOPT_PIPELINING, Int(CURLPIPE_MULTIPLEX))
-    curl_shim_multi_set_long(multi, CURLMOPT_MAXCONNECTS, max(1, configuration.maxConnections))
+    driver = MultiDriver(maxConnections: configuration.maxConnections)
   }
 
   func run() {
-    inbox.open(multi: multi)
+    inbox.open(bell: driver.bell)
+    var now = MonotonicInstant.now()
     while true {
       let (requests, isShutDown) = inbox.take()
-      var now = MonotonicInstant.now()
       for request in requests { accept(request, now: now) }
       if isShutDown { break }
-
-      var running: Int32 = 0
-      curl_multi_perform(multi, &running)
-      now = .now()
+      now = driver.turn(longestMilliseconds: longestWaitMilliseconds(now: now))
       followLeaders(now: now)
       collect(now: now)
       expireWaiting(now: now)
-      // What starts here makes its first steps in the next turn, at once; only then is there something to wait for.
-      if !deliver(now: now) { wait(now: now) }
+      deliver(now: now)
     }
     shutDown()
   }
@@ -80,12 +76,12 @@ final class EngineLoop {
         throw HTTPFailure(.other, "libcurl has no memory for another request")
       }
       do throws(HeaderLines.Problem) {
-        try transfer.prepare(pending, origin: origin, isLeader: leads, now: now, http2: configuration.http2)
+        try transfer.prepare(pending, origin: origin, isLeader: leads, now: now)
       } catch {
         retire(transfer)
         throw HTTPFailure(.invalidRequest, error.message)
       }
-      let code = curl_multi_add_handle(multi, transfer.easy)
+      let code = curl_multi_add_handle(driver.multi, transfer.easy)
       guard code == CURLM_OK else {
         retire(transfer)
         throw HTTPFailure(.other, "libcurl refuses the request: \(String(cString: curl_multi_strerror(code)))")
@@ -93,6 +89,7 @@ final class EngineLoop {
       transfer.activeIndex = active.count
       active.append(transfer)
       if leads { leaders.append(transfer) }
+      driver.keepIdleConnections(besides: active.count)
     } catch {
       origin.gate.finish(wasLeader: leads, overHTTP2: nil)
       fail(pending, error, now: now)
@@ -119,11 +116,7 @@ final class EngineLoop {
 
   /// Takes every exchange that has ended out of libcurl.
   private func collect(now: MonotonicInstant) {
-    var remaining: Int32 = 0
-    while let message = curl_multi_info_read(multi, &remaining) {
-      guard message.pointee.msg == CURLMSG_DONE, let easy = message.pointee.easy_handle else { continue }
-      // The message dies with the handle's removal.
-      let code = message.pointee.data.result
+    while let (easy, code) = driver.nextEnded() {
       var context: UnsafeMutableRawPointer?
       curl_shim_get_pointer(easy, CURLINFO_PRIVATE, &context)
       guard let context else { continue }
@@ -132,7 +125,8 @@ final class EngineLoop {
       var overHTTP2: Bool?
       if case .response = completion.outcome { overHTTP2 = transfer.usedHTTP2 }
       completions.append(completion)
-      curl_multi_remove_handle(multi, easy)
+      if transfer.stumbledOverHTTP2(code) { transfer.origin?.stopOfferingHTTP2() }
+      curl_multi_remove_handle(driver.multi, easy)
       end(transfer, overHTTP2: overHTTP2, now: now)
     }
   }
@@ -159,7 +153,11 @@ final class EngineLoop {
   private func fail(_ pending: PendingRequest, _ failure: HTTPFailure, now: MonotonicInstant) {
     completions.append(
       HTTPCompletion(
-        tag: pending.request.tag, outcome: .failure(failure), duration: pending.arrivedAt.duration(to: now)))
+        tag: pending.request.tag,
+        outcome: .failure(failure),
+        duration: pending.arrivedAt.duration(to: now)
+      )
+    )
   }
 
   private func expireWaiting(now: MonotonicInstant) {
@@ -172,21 +170,20 @@ final class EngineLoop {
     crowded.removeAll { !$0.hasWaiting }
   }
 
-  /// Hands over what has ended and starts what comes back. False if there was nothing to hand over.
-  private func deliver(now: MonotonicInstant) -> Bool {
-    guard !completions.isEmpty else { return false }
+  /// Hands over what has ended and starts what comes back.
+  private func deliver(now: MonotonicInstant) {
+    guard !completions.isEmpty else { return }
     let next = onCompletions(completions)
     completions.removeAll(keepingCapacity: true)
     for request in next { accept(request, now: now) }
-    return true
   }
 
-  private func wait(now: MonotonicInstant) {
-    var milliseconds = Self.longestPollMilliseconds
-    for origin in crowded {
-      if let deadline = origin.earliestDeadline { milliseconds = min(milliseconds, now.milliseconds(until: deadline)) }
+  private func longestWaitMilliseconds(now: MonotonicInstant) -> Int {
+    // Requests that failed before they started are due at once.
+    guard completions.isEmpty else { return 0 }
+    return crowded.reduce(Self.longestWaitMilliseconds) { milliseconds, origin in
+      origin.earliestDeadline.map { min(milliseconds, now.milliseconds(until: $0)) } ?? milliseconds
     }
-    curl_multi_poll(multi, nil, 0, Int32(milliseconds), nil)
   }
 
   // MARK: - Shutting down
@@ -200,10 +197,14 @@ final class EngineLoop {
   private func shutDown() {
     let now = MonotonicInstant.now()
     for transfer in active {
-      curl_multi_remove_handle(multi, transfer.easy)
+      curl_multi_remove_handle(driver.multi, transfer.easy)
       completions.append(
         HTTPCompletion(
-          tag: transfer.tag, outcome: .failure(Self.shutDownFailure), duration: transfer.arrivedAt.duration(to: now)))
+          tag: transfer.tag,
+          outcome: .failure(Self.shutDownFailure),
+          duration: transfer.arrivedAt.duration(to: now)
+        )
+      )
       transfer.release()
     }
     for origin in crowded {
@@ -212,7 +213,7 @@ final class EngineLoop {
     active = []
     leaders = []
     crowded = []
-    // Easy handles first; the multi handle then closes the connections they leave behind.
+    // The easy handles go first, as libcurl asks; the driver then closes the connections they leave behind.
     free = []
     repeat {
       var requests = inbox.take().requests
@@ -222,6 +223,5 @@ final class EngineLoop {
         requests = onCompletions(batch)
       }
     } while !inbox.closeIfEmpty()
-    curl_multi_cleanup(multi)
   }
 }

@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 /// A thread for work that blocks, outside Swift's cooperative pool.
 enum EngineThread {
@@ -17,18 +13,10 @@ enum EngineThread {
     defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
 
     let context = Unmanaged.passRetained(Work(work)).toOpaque()
-    #if canImport(Glibc)
-      var thread = pthread_t()
-    #else
-      var thread: pthread_t?
-    #endif
+    var thread = pthread_t()
     let code = pthread_create(&thread, nil, run, context)
     precondition(code == 0, "EngineThread: no thread could be created: \(String(cString: strerror(code)))")
-    #if canImport(Glibc)
-      pthread_detach(thread)
-    #else
-      if let thread { pthread_detach(thread) }
-    #endif
+    pthread_detach(thread)
   }
 
   private final class Work: Sendable {
@@ -36,15 +24,8 @@ enum EngineThread {
     init(_ run: @escaping @Sendable () -> Void) { self.run = run }
   }
 
-  #if canImport(Glibc)
-    private static let run: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? = { context in
-      if let context { Unmanaged<Work>.fromOpaque(context).takeRetainedValue().run() }
-      return nil
-    }
-  #else
-    private static let run: @convention(c) (UnsafeMutableRawPointer) -> UnsafeMutableRawPointer? = { context in
-      Unmanaged<Work>.fromOpaque(context).takeRetainedValue().run()
-      return nil
-    }
-  #endif
+  private static let run: @convention(c) (UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? = { context in
+    if let context { Unmanaged<Work>.fromOpaque(context).takeRetainedValue().run() }
+    return nil
+  }
 }

@@ -1,10 +1,5 @@
 import CLibCurl
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 /// Header lines in the form libcurl reads, in memory that is used again for the next request.
 ///

@@ -1,7 +1,8 @@
 /// A scheme, host and port that requests go to, and the requests that wait for their turn there.
 /// Touched by the engine thread alone.
 final class Origin {
-  let isSecure: Bool
+  /// Whether HTTP/2 is offered.
+  private(set) var offersHTTP2: Bool
   var gate: OriginGate
   private var waiting: [PendingRequest] = []
   /// Index of the first in `waiting` that has not left yet.
@@ -9,9 +10,14 @@ final class Origin {
   /// No later than the deadline of any request that waits.
   private(set) var earliestDeadline: MonotonicInstant?
 
-  init(isSecure: Bool, gate: OriginGate) {
-    self.isSecure = isSecure
-    self.gate = gate
+  init(offersHTTP2: Bool, maxConnections: Int) {
+    self.offersHTTP2 = offersHTTP2
+    gate = OriginGate(mayMultiplex: offersHTTP2, limit: maxConnections)
+  }
+
+  func stopOfferingHTTP2() {
+    offersHTTP2 = false
+    gate.stopMultiplexing()
   }
 
   var hasWaiting: Bool { first < waiting.count }

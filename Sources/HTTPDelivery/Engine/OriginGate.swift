@@ -13,7 +13,7 @@ struct OriginGate {
     case start, lead, wait
   }
 
-  private let mayMultiplex: Bool
+  private var mayMultiplex: Bool
   private let limit: Int
   private(set) var open = 0
   private var isLed = false
@@ -38,11 +38,18 @@ struct OriginGate {
     isLed = false
   }
 
+  /// The host gets HTTP/1.1 from now on.
+  mutating func stopMultiplexing() {
+    mayMultiplex = false
+    isMultiplexed = false
+    isLed = false
+  }
+
   /// An open request has ended.
   /// - Parameter overHTTP2: nil if it ended without a response.
   mutating func finish(wasLeader: Bool, overHTTP2: Bool?) {
     open -= 1
     if wasLeader { isLed = false }
-    if let overHTTP2 { isMultiplexed = overHTTP2 }
+    if let overHTTP2 { isMultiplexed = overHTTP2 && mayMultiplex }
   }
 }

@@ -26,9 +26,7 @@ struct OriginTable {
   }
 
   private func makeOrigin(_ url: WebhookURL) -> Origin {
-    let gate = OriginGate(
-      mayMultiplex: url.isSecure && configuration.http2, limit: configuration.maxConnectionsPerHost)
-    return Origin(isSecure: url.isSecure, gate: gate)
+    Origin(offersHTTP2: url.isSecure && configuration.http2, maxConnections: configuration.maxConnectionsPerHost)
   }
 
   /// Starts over, but for origins in use: their counts must go on.

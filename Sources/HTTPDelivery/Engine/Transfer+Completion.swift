@@ -1,10 +1,5 @@
 import CLibCurl
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 extension Transfer {
   /// The status of the last response line received, interim ones included; 0 before any.
@@ -26,20 +21,45 @@ extension Transfer {
   private func outcome(_ code: CURLcode) -> HTTPOutcome {
     let status = status
     // Only a complete exchange is a response; except that a body nobody reads may be cut off.
-    if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff) {
-      guard (200...999).contains(status) else {
-        return .failure(HTTPFailure(.malformedResponse, "the answer has no valid status"))
+    if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff)
+      || (endedEarlyOverHTTP2(code) && status >= 200)
+    {
+      guard response.hasWholeHeader, status >= 200 else {
+        return .failure(HTTPFailure(curlCode: CURLE_PARTIAL_FILE, phase: phase, detail: ""))
       }
       return .response(status: status)
     }
+    if endedEarlyOverHTTP2(code) {
+      return .failure(
+        HTTPFailure(
+          .reset,
+          "the server ended the HTTP/2 stream before it had read the request; HTTP/1.1 is used from now on"
+        )
+      )
+    }
     if response.headersOverflowed {
       return .failure(
-        HTTPFailure(.responseTooLarge, "the response's header is larger than \(limits.headerBytes) bytes"))
+        HTTPFailure(.responseTooLarge, "the response's header is larger than \(limits.headerBytes) bytes")
+      )
     }
     if let refusal = dialling.firstRefusal, dialling.sockets == 0, code == CURLE_COULDNT_CONNECT {
       return .failure(HTTPFailure(.egressDenied, refusal.description))
     }
     return .failure(HTTPFailure(curlCode: code, phase: phase, detail: detail(code)))
+  }
+
+  /// A server may end an HTTP/2 stream with a complete response before it has read the request's body (RFC 9113, 8.1).
+  /// libcurl 7.88 then still tries to send the body, fails on the closed stream, and reports that instead of the
+  /// response, which it may not even have looked at. It has no words for it, as it has for every stream that did not
+  /// end cleanly.
+  private func endedEarlyOverHTTP2(_ code: CURLcode) -> Bool {
+    code == CURLE_HTTP2_STREAM && errorText[0] == 0
+  }
+
+  /// True when this exchange shows that libcurl cannot speak HTTP/2 with the server reliably: see above. The same
+  /// situation may also leave it waiting for the end of a response that has ended.
+  func stumbledOverHTTP2(_ code: CURLcode) -> Bool {
+    endedEarlyOverHTTP2(code) || (code == CURLE_OPERATION_TIMEDOUT && response.headerBytes > 0 && usedHTTP2)
   }
 
   private var retryAfter: RetryAfter? {

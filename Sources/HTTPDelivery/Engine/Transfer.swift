@@ -1,10 +1,5 @@
 import CLibCurl
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 /// One of libcurl's easy handles and everything the request it currently carries needs to stay alive.
 ///
@@ -34,6 +29,7 @@ final class Transfer {
   private var timeoutMilliseconds = 0
   private var version = 0
   private var watchesConnection = false
+  private let resolve: UnsafeMutablePointer<curl_slist>?
   /// Unowned by Swift because libcurl writes to it at any time.
   let errorText: UnsafeMutablePointer<CChar>
 
@@ -44,16 +40,19 @@ final class Transfer {
     egress = configuration.egress
     errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
     errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
+    resolve = configuration.resolve.reduce(nil) { curl_slist_append($0, $1) }
     setConstantOptions(configuration)
+    if let resolve { curl_shim_set_pointer(easy, CURLOPT_RESOLVE, resolve) }
   }
 
   deinit {
     curl_easy_cleanup(easy)
+    curl_slist_free_all(resolve)
     errorText.deallocate()
   }
 
   /// Loads a request; the handle may then be added to the multi handle.
-  func prepare(_ pending: PendingRequest, origin: Origin, isLeader: Bool, now: MonotonicInstant, http2: Bool)
+  func prepare(_ pending: PendingRequest, origin: Origin, isLeader: Bool, now: MonotonicInstant)
     throws(HeaderLines.Problem)
   {
     let request = pending.request
@@ -73,7 +72,7 @@ final class Transfer {
       timeoutMilliseconds = milliseconds
       curl_shim_set_long(easy, CURLOPT_TIMEOUT_MS, milliseconds)
     }
-    let version = http2 && origin.isSecure ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1
+    let version = origin.offersHTTP2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1
     if self.version != version {
       self.version = version
       curl_shim_set_long(easy, CURLOPT_HTTP_VERSION, version)
@@ -110,7 +109,8 @@ struct ResponseLimits {
 
   init(_ configuration: HTTPEngineConfiguration) {
     bodyBytes = max(0, configuration.responseLimitBytes)
-    headerBytes = max(0, configuration.headerLimitBytes)
+    // Below libcurl's own limit of 300 KB, which it reports as a failure to receive.
+    headerBytes = max(0, min(configuration.headerLimitBytes, 256 * 1024))
     excerptBytes = max(0, min(configuration.excerptBytes, configuration.responseLimitBytes))
   }
 }
@@ -118,6 +118,8 @@ struct ResponseLimits {
 /// What has been received of a response so far.
 struct ResponseProgress {
   var headerBytes = 0
+  /// The blank line after the header has come. libcurl takes a connection that closes within a header for a response.
+  var hasWholeHeader = false
   var bodyBytes = 0
   var excerpt: [UInt8] = []
   /// The body went past its limit and the rest is not wanted.

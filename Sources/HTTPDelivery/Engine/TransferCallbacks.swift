@@ -1,10 +1,5 @@
 import CLibCurl
-
-#if canImport(Glibc)
-  import Glibc
-#else
-  import Darwin
-#endif
+import Glibc
 
 /// What libcurl calls while it works on a transfer; always on the engine thread, inside `curl_multi_perform`.
 enum TransferCallbacks {
@@ -16,10 +11,10 @@ enum TransferCallbacks {
   }
 
   /// One header line: of an interim response, of the response, or of the trailer.
-  static let header: curl_write_callback = { _, size, count, context in
-    guard let context else { return 0 }
+  static let header: curl_write_callback = { bytes, size, count, context in
+    guard let bytes, let context else { return 0 }
     let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
-    return transfer.takeHeader(byteCount: size * count) ? size * count : 0
+    return transfer.takeHeader(UnsafeRawBufferPointer(start: bytes, count: size * count)) ? size * count : 0
   }
 
   /// Asked for a socket to an address that is about to be dialled. This is where the egress policy holds: after name
@@ -51,8 +46,14 @@ extension Transfer {
     return true
   }
 
-  fileprivate func takeHeader(byteCount: Int) -> Bool {
-    response.headerBytes += byteCount
+  fileprivate func takeHeader(_ line: UnsafeRawBufferPointer) -> Bool {
+    response.headerBytes += line.count
+    if line.count <= 2 {
+      response.hasWholeHeader = true
+    } else if line.starts(with: "HTTP/".utf8) {
+      // A status line: what came before was an interim response.
+      response.hasWholeHeader = false
+    }
     guard response.headerBytes <= limits.headerBytes else {
       response.headersOverflowed = true
       return false

@@ -9,7 +9,11 @@ package struct HTTPCompletion: Sendable {
   package var retryAfter: RetryAfter?
 
   package init(
-    tag: UInt64, outcome: HTTPOutcome, duration: Duration, excerpt: [UInt8] = [], retryAfter: RetryAfter? = nil
+    tag: UInt64,
+    outcome: HTTPOutcome,
+    duration: Duration,
+    excerpt: [UInt8] = [],
+    retryAfter: RetryAfter? = nil
   ) {
     self.tag = tag
     self.outcome = outcome

@@ -1,0 +1,147 @@
+import Foundation
+import Receiver
+import TestSupport
+import Testing
+
+/// What an operator types, what he is told, and the exit status a script sees.
+@Suite struct CommandTests {
+  @Test func helpAndWrongFlags() async throws {
+    let help = try await MartletProcess.run("--help")
+    #expect(help.status == 0)
+    for command in ["migrate", "dispatch", "reconcile", "endpoint", "event", "dead", "receive", "demo", "bench"] {
+      #expect(help.output.contains(command))
+      #expect(try await MartletProcess.run(command, "--help").status == 0)
+    }
+    let wrong = try await MartletProcess.run("dispatch", "--no-such-flag")
+    #expect(wrong.status == 64)
+    #expect(wrong.errors.contains("--no-such-flag"))
+    #expect(try await MartletProcess.run("dispatch", "--allow-network", "10.0.0.1/8").errors.contains("10.0.0.0/8"))
+    #expect(try await MartletProcess.run("dispatch", "--max-in-flight", "0").status == 64)
+    #expect(try await MartletProcess.run("dead", "redrive").status == 64)
+    #expect(try await MartletProcess.run("event", "show", "x").errors.contains("not an event's id"))
+  }
+
+  @Test func anUnreachableDatabaseIsNamedWithTheRemedy() async throws {
+    for arguments in [["dispatch"], ["migrate"], ["endpoint", "list"]] {
+      let result = try await MartletProcess.run(arguments + ["--database-url", "postgres://u:hidden@127.0.0.1:1/x"])
+      #expect(result.status == 1)
+      #expect(result.errors.contains("--database-url"))
+      #expect(!result.errors.contains("hidden"))
+    }
+    let reconcile = try await MartletProcess.run("reconcile", "--json", "--database-url", "postgres://127.0.0.1:1/x")
+    #expect(reconcile.status == 2)
+    #expect(reconcile.output.contains("could_not_check"))
+  }
+
+  @Test func aMissingAnOldAndANewerSchemaAreToldApart() async throws {
+    let database = try await TestDatabase.make(migrated: false)
+    let url = ["--database-url", database.connectionString]
+    #expect(try await MartletProcess.run(["endpoint", "list"] + url).errors.contains("martlet migrate"))
+    #expect(try await MartletProcess.run(["event", "publish", "a", "{}"] + url).errors.contains("martlet migrate"))
+    #expect(try await MartletProcess.run(["migrate", "--status"] + url).output.contains("schema: none"))
+    #expect(try await MartletProcess.run(["migrate", "--dry-run"] + url).output.contains("CREATE TABLE outbox.event"))
+    #expect(try await MartletProcess.run(["migrate", "--status"] + url).output.contains("schema: none"))
+    #expect(try await MartletProcess.run(["migrate"] + url).status == 0)
+    #expect(try await MartletProcess.run(["migrate"] + url).output.contains("up to date"))
+    try await database.execute("INSERT INTO outbox.migration (version, name) VALUES (1000, 'tomorrow')")
+    for command in [["migrate"], ["dispatch"], ["endpoint", "list"]] {
+      let result = try await MartletProcess.run(command + url)
+      #expect(result.status == 1)
+      #expect(result.errors.contains("newer"))
+    }
+    try await database.execute("DELETE FROM outbox.migration WHERE version > 5")
+    #expect(try await MartletProcess.run(["endpoint", "list"] + url).errors.contains("martlet migrate"))
+  }
+
+  @Test func endpointsAreManagedAndMistakesExplained() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func martlet(_ arguments: String...) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(arguments, environment: environment)
+    }
+    for (url, word) in [
+      ("ftp://example.com/", "https"), ("https://user:pw@example.com/", "user"), ("https://", "host"),
+      ("https://10.1.2.3/", "--allow-network"), ("http://example.com/", "--allow-http"), ("https://a b/", "space"),
+    ] {
+      let result = try await martlet("endpoint", "add", url)
+      #expect(result.status == 1, "\(url)")
+      #expect(result.errors.contains(word), "\(url): \(result.errors)")
+    }
+    #expect(try await martlet("endpoint", "add", "https://example.com/", "--header", "X: a\r\nb").status == 1)
+    #expect(try await martlet("endpoint", "add", "https://example.com/", "--header", "Host: b").status == 1)
+    #expect(try await martlet("endpoint", "add", "https://example.com/", "--secret", "whsec_!").status == 1)
+    #expect(try await martlet("endpoint", "add", "https://example.com/", "--type", "or*").status == 1)
+    #expect(try await martlet("endpoint", "list").output.contains("There are no endpoints"))
+
+    let added = try await martlet("endpoint", "add", "https://example.com/hook", "--type", "order.*", "--json")
+    #expect(added.status == 0)
+    let object = try #require(try JSONSerialization.jsonObject(with: Data(added.output.utf8)) as? [String: Any])
+    let id = "\(try #require(object["id"] as? Int))"
+    #expect((object["secret"] as? String)?.hasPrefix("whsec_") == true)
+    #expect(try await martlet("endpoint", "list").output.contains("https://example.com/hook"))
+    #expect(try await martlet("endpoint", "pause", id).output.contains("paused"))
+    #expect(try await martlet("endpoint", "show", id).output.contains("state: paused"))
+    #expect(try await martlet("endpoint", "resume", id).status == 0)
+    #expect(try await martlet("endpoint", "disable", id).status == 0)
+    let rotated = try await martlet("endpoint", "rotate-secret", id)
+    #expect(rotated.output.contains("whsec_"))
+    for verb in ["pause", "resume", "disable", "show", "rotate-secret"] {
+      let unknown = try await martlet("endpoint", verb, "4711")
+      #expect(unknown.status == 1)
+      #expect(unknown.errors.contains("no endpoint 4711"))
+    }
+    let list = try await martlet("endpoint", "list", "--json")
+    #expect((try JSONSerialization.jsonObject(with: Data(list.output.utf8)) as? [[String: Any]])?.count == 1)
+    #expect(!list.output.contains("whsec_"))
+  }
+
+  @Test func eventsAndDeadLettersAreShownRedrivenAndDiscarded() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func martlet(_ arguments: String...) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(arguments, environment: environment)
+    }
+    let listener = try await Listener { _, _ in Reply(status: 400, body: "wrong shape") }
+    _ = try await database.addEndpoint(listener.url(), options: "max_attempts => 1")
+    for (type, payload) in [("", "{}"), ("order created", "{}"), ("a", "{"), ("a", #"{"x": "\u0000"}"#)] {
+      let refused = try await martlet("event", "publish", type, payload)
+      #expect(refused.status == 1)
+      #expect(refused.errors.contains("refused"), "\(refused.errors)")
+    }
+    let published = try await martlet("event", "publish", "order.created", #"{"n": 1}"#, "--key", "o-1")
+    let id = published.output.trimmingCharacters(in: .whitespacesAndNewlines)
+    #expect(try await martlet("event", "show", id).output.contains("not cut yet"))
+    let dispatcher = try MartletProcess.dispatcher(database)
+    try await eventually("it is dead") { try await database.int("SELECT count(*) FROM outbox.dead_letter") == 1 }
+    #expect(try await martlet("event", "show", id).output.contains("wrong shape"))
+    #expect(try await martlet("event", "show", UUID().uuidString).errors.contains("no event"))
+    #expect(try await martlet("dead", "list").output.contains("exhausted"))
+    #expect(try await martlet("dead", "show", "1").output.contains(#"{"n": 1}"#))
+    #expect(try await martlet("dead", "show", "99").errors.contains("no dead letter 99"))
+    #expect(try await martlet("dead", "redrive", "99").status == 1)
+    #expect(try await martlet("dead", "redrive", "1").output.contains("1 back to delivery"))
+    try await eventually("it is dead again") {
+      try await database.int("SELECT count(*) FROM outbox.dead_letter WHERE id > 1") == 1
+    }
+    let reconciled = try await martlet("reconcile")
+    #expect(reconciled.status == 1)
+    #expect(reconciled.output.contains("dead letters"))
+    #expect(try await martlet("dead", "discard", "2").status == 0)
+    #expect(try await martlet("dead", "list").output.contains("There are no dead letters"))
+    #expect(try await martlet("dead", "redrive", "--all").output.contains("0 back"))
+    try await database.execute("UPDATE outbox.endpoint_health SET consecutive_failures = 0, failing_since = NULL")
+    let healthy = try await martlet("reconcile", "--json")
+    #expect(healthy.status == 0, "\(healthy.output)")
+    dispatcher.signal(SIGTERM)
+    #expect(await dispatcher.waitForExit() == 0)
+    #expect(try await martlet("reconcile").output.contains("no live dispatcher"))
+  }
+
+  @Test func aTakenPortIsNamed() async throws {
+    let listener = try await Listener()
+    let result = try await MartletProcess.run("receive", "--port", "\(listener.port)")
+    #expect(result.status == 1)
+    #expect(result.errors.contains("\(listener.port)"))
+    #expect(result.errors.contains("--port"))
+  }
+}

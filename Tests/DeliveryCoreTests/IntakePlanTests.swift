@@ -1,0 +1,266 @@
+import Testing
+
+@testable import DeliveryCore
+
+@Suite struct IntakePlanTests {
+  private typealias Flight = FlightControl<Int>
+  private let start = Duration.seconds(1000)
+
+  private func looked(_ waiting: [(endpoint: Int64, dueIn: Duration)] = []) -> IntakePlan {
+    var plan = IntakePlan()
+    plan.looked(waiting, at: start)
+    return plan
+  }
+
+  private func flight(_ held: [Int64: Int] = [:], capacity: Int = 1000) -> Flight {
+    var flight = Flight(capacity: capacity, maxInFlight: capacity)
+    for (endpoint, count) in held { for item in 0..<count { flight.enqueue(item, endpoint: endpoint, limit: 1) } }
+    return flight
+  }
+
+  private func yields(_ endpoint: Int64, _ count: Int, latest: Int64) -> [Int64: IntakePlan.Yield] {
+    var yield = IntakePlan.Yield()
+    (yield.count, yield.latestDue) = (count, latest)
+    return [endpoint: yield]
+  }
+
+  @Test func looksFirstAndThenOnceASecond() {
+    var plan = IntakePlan()
+    #expect(plan.next(flight(), at: start) == .look)
+    plan.looked([], at: start)
+    #expect(plan.next(flight(), at: start) != .look)
+    #expect(plan.next(flight(), at: start + .milliseconds(999)) != .look)
+    #expect(plan.next(flight(), at: start + .seconds(1)) == .look)
+  }
+
+  @Test func claimsWhatIsDueWhereThereIsRoom() {
+    var plan = looked([(3, .zero), (1, .milliseconds(-5)), (2, .milliseconds(10)), (4, .zero)])
+    let full = flight([4: 600])
+    #expect(plan.next(full, at: start) == .claim(endpoints: [1, 3], slots: [200, 200], floors: [nil, nil]))
+    plan.claimed([:], asked: [1, 3], slots: [200, 200])
+    if case .claim = plan.next(full, at: start) { Issue.record("claimed again what is known to be empty") }
+    let later = start + .milliseconds(10)
+    #expect(plan.next(full, at: later) == .claim(endpoints: [2], slots: [200], floors: [nil]))
+  }
+
+  @Test func waitsIsSoonerThanTheNextLook() {
+    var plan = looked()
+    plan.waits(endpoint: 5, delay: .milliseconds(50), at: start)
+    plan.waits(endpoint: 5, delay: .milliseconds(80), at: start)
+    if case .claim = plan.next(flight(), at: start + .milliseconds(49)) { Issue.record("too early") }
+    let due = start + .milliseconds(50)
+    #expect(plan.next(flight(), at: due) == .claim(endpoints: [5], slots: [500], floors: [nil]))
+  }
+
+  @Test func floorsFollowTheLastClaim() {
+    var plan = looked([(1, .zero)])
+    let first = IntakePlan.Action.claim(endpoints: [1], slots: [500], floors: [nil])
+    #expect(plan.next(flight(), at: start) == first)
+    plan.claimed(yields(1, 500, latest: 77_000_000), asked: [1], slots: [500])
+    #expect(plan.next(flight(), at: start) == .claim(endpoints: [1], slots: [500], floors: [77_000_000]))
+    // Fewer than asked for: done until the next look, and then from a little further back.
+    plan.claimed(yields(1, 499, latest: 99_000_000), asked: [1], slots: [500])
+    plan.looked([(1, .zero)], at: start)
+    #expect(plan.next(flight(), at: start) == .claim(endpoints: [1], slots: [500], floors: [89_000_000]))
+    // Nothing though something was said to be due: everything is searched.
+    plan.claimed([:], asked: [1], slots: [500])
+    plan.looked([(1, .zero)], at: start)
+    #expect(plan.next(flight(), at: start) == first)
+  }
+
+  @Test func rowsBelowTheFloorAreFoundThoughOthersKeepComing() {
+    var plan = looked([(1, .zero)])
+    var now = start
+    var full = 0
+    for _ in 0..<1300 {
+      guard case .claim(_, let slots, let floors) = plan.next(flight(), at: now) else {
+        Issue.record("no claim")
+        return
+      }
+      if floors == [nil] { full += 1 }
+      plan.claimed(yields(1, 10, latest: 77_000_000), asked: [1], slots: slots)
+      now += .milliseconds(100)
+      plan.looked([(1, .zero)], at: now)
+    }
+    // 130 seconds: at the beginning, and about once a minute.
+    #expect(full == 3)
+  }
+
+  @Test(arguments: [Int64.min, .min + 5, .max]) func infiniteDueTimesNeverTrap(due: Int64) {
+    var plan = looked([(1, .zero)])
+    plan.claimed(yields(1, 3, latest: due), asked: [1], slots: [10])
+    plan.looked([(1, .zero)], at: start)
+    guard case .claim(_, _, let floors) = plan.next(flight(), at: start) else { return }
+    #expect(floors.count == 1)
+  }
+
+  @Test func pollsLessAndLessOftenWhileNothingComes() {
+    var plan = looked()
+    plan.cut(events: 5, more: false, at: start)
+    #expect(plan.next(flight(), at: start) == .wait(.milliseconds(1)))
+    for (quiet, pause) in [(16, 1), (160, 10), (400, 20), (900, 20)] {
+      let now = start + .milliseconds(quiet)
+      plan.cut(events: nil, more: false, at: now)
+      #expect(plan.next(flight(), at: now) == .wait(.milliseconds(pause)), "\(quiet)")
+    }
+    plan.cut(events: nil, more: false, at: start + .milliseconds(995))
+    #expect(plan.next(flight(), at: start + .milliseconds(995)) == .wait(.milliseconds(5)))
+  }
+
+  @Test func cutsAtOnceWhileThereIsMore() {
+    var plan = looked()
+    plan.cut(events: 500, more: true, at: start)
+    #expect(
+      plan.next(flight(), at: start) == .cut(events: 500, direct: 1000, perEndpoint: 500, busy: [], slots: [])
+    )
+    #expect(
+      plan.next(flight([1: 200, 2: 100]), at: start)
+        == .cut(events: 250, direct: 700, perEndpoint: 350, busy: [1, 2], slots: [250, 300])
+    )
+  }
+
+  @Test func waitsForAFastEndpointButNotLong() {
+    var plan = looked()
+    for i in 0..<150 { plan.finished(endpoint: 1, at: start + .milliseconds(i)) }
+    let now = start + .milliseconds(150)
+    plan.cut(events: 500, more: true, at: now)
+    // 1000/s make 100 in time, not 125.
+    #expect(
+      plan.next(flight([1: 700]), at: now)
+        == .cut(
+          events: 500,
+          direct: 300,
+          perEndpoint: 150,
+          busy: [1],
+          slots: [0]
+        )
+    )
+    let fast = flight([1: 490], capacity: 1100)
+    #expect(plan.next(fast, at: now) == .waitForRoom(endpoint: 1, slots: 275, .milliseconds(300)))
+    let late = now + .milliseconds(300)
+    plan.looked([], at: late)
+    if case .waitForRoom = plan.next(fast, at: late) { Issue.record("too patient") }
+  }
+
+  /// A memory too small for half a usual cut is no reason to wait for what can never be, nor to park what it could hold.
+  @Test func smallMemoryIsCutForWhatItHolds() {
+    var plan = looked()
+    plan.cut(events: 100, more: true, at: start)
+    guard case .cut(let events, _, _, _, _) = plan.next(flight(capacity: 200), at: start) else {
+      Issue.record("no cut")
+      return
+    }
+    #expect(events == 100)
+    guard case .cut(50, _, _, _, [50]) = plan.next(flight([1: 50], capacity: 200), at: start) else {
+      Issue.record("no cut of 50")
+      return
+    }
+    guard case .waitForRoom(1, 50, _) = plan.next(flight([1: 60], capacity: 200), at: start) else {
+      Issue.record("did not wait for room for 50")
+      return
+    }
+  }
+
+  /// An endpoint that had nothing to do for a while was not slow: we were.
+  @Test func idleTimeIsNotSlowness() {
+    var plan = looked()
+    for i in 0..<300 { plan.finished(endpoint: 1, isIdle: i == 299, at: start + .microseconds(500 * i)) }
+    let now = start + .milliseconds(900)
+    plan.cut(events: 500, more: true, at: now)
+    let fast = flight([1: 490], capacity: 1100)
+    guard case .waitForRoom = plan.next(fast, at: now) else {
+      Issue.record("took it for slow")
+      return
+    }
+  }
+
+  @Test func pollsInsteadOfCuttingUntilSomethingHappens() {
+    var plan = looked()
+    plan.cut(events: 5, more: false, at: start)
+    let first = start + .milliseconds(1)
+    #expect(plan.next(flight(), at: first) == .poll)
+    plan.polled(hasNews: false, at: first)
+    #expect(plan.next(flight(), at: first) == .wait(.milliseconds(1)))
+    plan.polled(hasNews: true, at: first + .milliseconds(1))
+    guard case .cut = plan.next(flight(), at: first + .milliseconds(1)) else {
+      Issue.record("there is news, and no cut")
+      return
+    }
+    // Whatever polls say, a cut comes at least once a second.
+    plan.cut(events: nil, more: false, at: start)
+    let later = start + .seconds(1)
+    plan.looked([], at: later)
+    guard case .cut = plan.next(flight(), at: later) else {
+      Issue.record("no cut after a second")
+      return
+    }
+  }
+
+  /// Nobody waits for a slow endpoint; one that has never finished anything is slow after a moment too.
+  @Test(arguments: [0, 1, 2]) func hangingEndpointHoldsNobodyUp(finished: Int) {
+    var plan = looked()
+    let hanging = flight([1: 500])
+    for _ in 0..<finished { plan.finished(endpoint: 1, at: start) }
+    var waits = 0
+    var now = start
+    for _ in 0..<100 {
+      plan.cut(events: 500, more: true, at: now)
+      if case .waitForRoom = plan.next(hanging, at: now) { waits += 1 }
+      now += .milliseconds(50)
+      plan.looked([], at: now)
+    }
+    #expect(waits <= 6)
+  }
+
+  @Test func actionsStayWithinBounds() {
+    forSeeds { random, seed in
+      var plan = IntakePlan()
+      var flight = Flight(capacity: .random(in: 1...2000, using: &random), maxInFlight: 100)
+      var now = Duration.seconds(Int.random(in: 0...10_000, using: &random))
+      for step in 0..<300 {
+        let endpoint = Int64.random(in: 0..<5, using: &random)
+        switch plan.next(flight, at: now) {
+        case .look:
+          plan.looked([(endpoint, .milliseconds(Int.random(in: -10...2000, using: &random)))], at: now)
+        case .claim(let endpoints, let slots, let floors):
+          #expect(!endpoints.isEmpty && endpoints.count == slots.count && slots.count == floors.count, seed)
+          for (endpoint, slots) in zip(endpoints, slots) {
+            #expect(slots > 0 && slots <= flight.room(for: endpoint), seed)
+          }
+          let count = Int.random(in: 0...slots[0], using: &random)
+          for item in 0..<count { flight.enqueue(item, endpoint: endpoints[0], limit: 3) }
+          plan.claimed(yields(endpoints[0], count, latest: Int64(step)), asked: endpoints, slots: slots)
+        case .cut(let events, let direct, let perEndpoint, let busy, let slots):
+          #expect((1...plan.limits.eventsPerCut).contains(events), seed)
+          #expect(direct == flight.free && perEndpoint <= direct && busy.count == slots.count, seed)
+          for (endpoint, slots) in zip(busy, slots) { #expect(slots == flight.room(for: endpoint), seed) }
+          let found = Bool.random(using: &random) ? min(perEndpoint, flight.room(for: endpoint)) : 0
+          for item in 0..<found { flight.enqueue(item, endpoint: endpoint, limit: 3) }
+          plan.cut(events: found > 0 ? found : nil, more: .random(using: &random), at: now)
+        case .poll:
+          plan.polled(hasNews: .random(using: &random), at: now)
+        case .wait(let pause), .waitForRoom(_, _, let pause):
+          #expect(pause > .zero && pause <= plan.limits.longestPatience, seed)
+          now += pause
+        }
+        #expect(flight.held <= flight.capacity, seed)
+        _ = flight.start()
+        if flight.inFlight > 0, let busy = flight.busyEndpoints.randomElement(using: &random),
+          flight.held(by: busy) > 0, Bool.random(using: &random), flight.isFlying(busy)
+        {
+          flight.finish(endpoint: busy)
+          plan.finished(endpoint: busy, isIdle: flight.held(by: busy) == 0, at: now)
+          plan.forget(except: flight.busyEndpoints, at: now)
+        }
+      }
+    }
+  }
+}
+
+extension FlightControl {
+  /// Everything that may start has: what is held and can fly does.
+  fileprivate func isFlying(_ endpoint: Int64) -> Bool {
+    var copy = self
+    return copy.withdraw(endpoint: endpoint).count < held(by: endpoint)
+  }
+}

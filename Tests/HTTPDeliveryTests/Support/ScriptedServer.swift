@@ -1,0 +1,170 @@
+import Glibc
+import Synchronization
+
+/// A server on loopback that does to each connection exactly what a test says, byte by byte.
+final class ScriptedServer: Sendable {
+  let port: Int
+  private let accepted = Atomic<Int>(0)
+
+  var url: String { "http://127.0.0.1:\(port)/hook" }
+  /// Connections accepted so far.
+  var acceptedCount: Int { accepted.load(ordering: .sequentiallyConsistent) }
+
+  /// - Parameter script: runs on a thread of its own for each connection, which is closed when it returns.
+  init(script: @escaping @Sendable (Peer) -> Void) {
+    let (listener, port) = Self.bound()
+    precondition(listen(listener, 512) == 0, "ScriptedServer: cannot listen")
+    self.port = port
+    // Lives as long as the process: a test must not lose its server to the end of a variable's use.
+    Self.onThread { [self] in
+      while case let descriptor = accept(listener, nil, nil), descriptor >= 0 {
+        accepted.add(1, ordering: .sequentiallyConsistent)
+        Self.onThread {
+          let peer = Peer(descriptor: descriptor)
+          script(peer)
+          peer.close()
+        }
+      }
+    }
+  }
+
+  /// A port nothing listens on.
+  static func closedPort() -> Int {
+    let (descriptor, port) = bound()
+    Glibc.close(descriptor)
+    return port
+  }
+
+  private static func bound() -> (descriptor: Int32, port: Int) {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let isBound = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
+      }
+    }
+    precondition(isBound, "ScriptedServer: cannot bind: \(String(cString: strerror(errno)))")
+    return (descriptor, Int(UInt16(bigEndian: address.sin_port)))
+  }
+
+  /// Answers every request on every connection with the same bytes, until the client closes it.
+  static func answering(_ response: String) -> ScriptedServer {
+    ScriptedServer { peer in
+      while peer.readRequest() != nil { peer.send(response) }
+    }
+  }
+
+  private static func onThread(_ work: @escaping @Sendable () -> Void) {
+    final class Box: Sendable {
+      let work: @Sendable () -> Void
+      init(_ work: @escaping @Sendable () -> Void) { self.work = work }
+    }
+    var thread = pthread_t()
+    let context = Unmanaged.passRetained(Box(work)).toOpaque()
+    let code = pthread_create(
+      &thread,
+      nil,
+      { context in
+        if let context { Unmanaged<Box>.fromOpaque(context).takeRetainedValue().work() }
+        return nil
+      },
+      context
+    )
+    precondition(code == 0)
+    pthread_detach(thread)
+  }
+}
+
+/// One accepted connection.
+final class Peer: Sendable {
+  private struct State {
+    var buffer: [UInt8] = []
+    var isClosed = false
+  }
+
+  private let descriptor: Int32
+  private let state = Mutex(State())
+
+  init(descriptor: Int32) {
+    self.descriptor = descriptor
+  }
+
+  /// Reads one whole request, its body measured by `Content-Length`. Nil at the end of the connection.
+  func readRequest() -> ReceivedRequest? {
+    let end = Array("\r\n\r\n".utf8)
+    while true {
+      let buffer = state.withLock { $0.buffer }
+      if let headEnd = buffer.indices.first(where: { buffer[$0...].starts(with: end) }) {
+        let head = String(decoding: buffer[..<headEnd], as: UTF8.self)
+        var request = ReceivedRequest(lines: head.split(separator: "\r\n").map(String.init))
+        let total = headEnd + 4 + (request.header("content-length").flatMap { Int($0) } ?? 0)
+        if buffer.count >= total {
+          request.body = Array(buffer[(headEnd + 4)..<total])
+          state.withLock { $0.buffer.removeFirst(total) }
+          return request
+        }
+      }
+      guard receive() else { return nil }
+    }
+  }
+
+  func send(_ text: String) {
+    send(Array(text.utf8))
+  }
+
+  /// - Returns: false when the client is gone.
+  @discardableResult
+  func send(_ bytes: [UInt8]) -> Bool {
+    var sent = 0
+    while sent < bytes.count {
+      let count = bytes[sent...].withUnsafeBytes {
+        Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+      }
+      guard count > 0 else { return false }
+      sent += count
+    }
+    return true
+  }
+
+  /// Says nothing more until the client closes the connection.
+  func hang() {
+    while receive() {}
+  }
+
+  /// Closes with a reset instead of an orderly end.
+  func reset() {
+    var option = linger(l_onoff: 1, l_linger: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+    close()
+  }
+
+  func close() {
+    let wasClosed = state.withLock { state in
+      defer { state.isClosed = true }
+      return state.isClosed
+    }
+    if !wasClosed { Glibc.close(descriptor) }
+  }
+
+  private func receive() -> Bool {
+    var chunk = [UInt8](repeating: 0, count: 65_536)
+    let count = recv(descriptor, &chunk, chunk.count, 0)
+    guard count > 0 else { return false }
+    state.withLock { $0.buffer.append(contentsOf: chunk[..<count]) }
+    return true
+  }
+}
+
+struct ReceivedRequest: Sendable {
+  var lines: [String]
+  var body: [UInt8] = []
+
+  /// The value of a header, by its name in lower case.
+  func header(_ name: String) -> String? {
+    lines.dropFirst().first { $0.lowercased().hasPrefix(name + ":") }
+      .map { String($0.dropFirst(name.count + 1).drop { $0 == " " }) }
+  }
+}
