@@ -9,20 +9,13 @@ COPY Package.swift ./
 RUN swift package resolve
 COPY . .
 RUN swift build -c release --product martlet --static-swift-stdlib
-# The executable, and the resources beside it where SwiftPM puts and looks for them.
-RUN mkdir -p /out \
- && cp .build/release/martlet /out/ \
- && find .build/release/ -maxdepth 1 -name '*.resources' -exec cp -R {} /out/ ';'
 
 FROM debian:bookworm-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libcurl4 libpq5 tzdata \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin martlet
-COPY --from=build /out/ /opt/martlet/
-COPY sql /opt/martlet/sql
-RUN ln -s /opt/martlet/martlet /usr/local/bin/martlet
-WORKDIR /opt/martlet
+COPY --from=build /src/.build/release/martlet /usr/local/bin/
 USER martlet
 # SIGTERM is the graceful shutdown; in an exec-form entrypoint it reaches martlet itself.
 STOPSIGNAL SIGTERM

@@ -79,6 +79,19 @@ let package = Package(
       dependencies: ["CLibCurl", "EmbeddedPostgres", "OutboxStore", "Postgres"],
       swiftSettings: strict
     ),
+    // The sample set that the demo publishes, in the binary for the same reason as the schema.
+    .target(
+      name: "SampleEvents",
+      path: "Examples",
+      sources: ["SampleEvents.swift"],
+      resources: [.embedInCode("events.jsonl")],
+      swiftSettings: strict
+    ),
+    .target(
+      name: "Demo",
+      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "SampleEvents", "WebhookSignature"],
+      swiftSettings: strict
+    ),
     // A process for the tests of EmbeddedPostgres to kill.
     .executableTarget(
       name: "ThrowawayPostgres",
@@ -89,8 +102,9 @@ let package = Package(
     .executableTarget(
       name: "martlet",
       dependencies: [
-        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres",
+        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
       swiftSettings: strict
     ),
@@ -120,5 +134,6 @@ let package = Package(
       dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"],
       swiftSettings: strict
     ),
+    .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
   ]
 )

@@ -30,7 +30,14 @@ struct DispatchCommand: AsyncParsableCommand {
   var caFile: String?
   @Flag(help: "Wait for the disk with every cut and record. Without it a crash of PostgreSQL may cause redeliveries.")
   var synchronousCommit = false
-  @Option(help: "trace, debug, info, notice, warning or error.") var logLevel: Logger.Level = .info
+  @Option(
+    help: "trace, debug, info, notice, warning or error.",
+    transform: { text in
+      guard let level = Logger.Level(rawValue: text) else { throw ValidationError("There is no such level.") }
+      return level
+    }
+  )
+  var logLevel = Logger.Level.info
 
   func validate() throws {
     guard (1...100_000).contains(maxInFlight) else { throw ValidationError("--max-in-flight must be 1 to 100000.") }
@@ -79,5 +86,3 @@ struct DispatchCommand: AsyncParsableCommand {
     }
   }
 }
-
-extension Logger.Level: @retroactive ExpressibleByArgument {}

@@ -113,14 +113,7 @@ import Testing
     _ = try await database.addEndpoint(listener.url("/hang"), options: "timeout => '5 min', \(quick)")
     _ = try await database.addEndpoint("http://127.0.0.1:1/", options: quick)
     _ = try await database.addEndpoint(listener.url("/good"))
-    try await withDispatcher(
-      database,
-      configure: {
-        $0.capacity = 200
-        $0.maxInFlight = 100
-        $0.gracePeriod = .zero
-      }
-    ) { _ in
+    try await withDispatcher(database, capacity: 200, maxInFlight: 100, gracePeriod: .zero) { _ in
       try await database.publish(3000)
       // The deadline is far below the hanging endpoint's timeout: nothing good waits for that.
       try await eventually("all good ones have arrived") { listener.accepted("/good").count == 3000 }
@@ -175,7 +168,7 @@ import Testing
     let database = try await TestDatabase.make()
     let listener = try await Listener { _, _ in .hang }
     let endpoint = try await database.addEndpoint(listener.url(), options: "max_in_flight => 1, timeout => '5 min'")
-    try await withDispatcher(database, configure: { $0.gracePeriod = .zero }) { _ in
+    try await withDispatcher(database, gracePeriod: .zero) { _ in
       try await database.publish(10)
       try await eventually("one is in flight") { listener.arrivals.count == 1 }
       try await database.execute("SELECT outbox.pause(\(endpoint))")

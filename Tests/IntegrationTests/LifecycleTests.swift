@@ -34,7 +34,7 @@ import Testing
     let database = try await TestDatabase.make()
     let listener = try await Listener { _, _ in .hang }
     _ = try await database.addEndpoint(listener.url(), options: "timeout => '5 min', max_in_flight => 3")
-    try await withDispatcher(database, configure: { $0.gracePeriod = .zero }) { _ in
+    try await withDispatcher(database, gracePeriod: .zero) { _ in
       try await database.publish(100)
       try await eventually("three are in flight") { listener.arrivals.count == 3 }
     }

@@ -14,7 +14,9 @@ package final class RunningDispatcher: Sendable {
   package init(
     _ database: TestDatabase,
     policy: EgressPolicy? = nil,
-    configure: (inout DispatcherConfiguration) -> Void = { _ in }
+    capacity: Int = 2000,
+    maxInFlight: Int = 1000,
+    gracePeriod: Duration = .seconds(20)
   ) throws {
     let policy =
       try policy ?? EgressPolicy(allowHTTP: true, allowedNetworks: [try CIDR(parsing: "127.0.0.0/8")])
@@ -24,7 +26,9 @@ package final class RunningDispatcher: Sendable {
       http: HTTPEngineConfiguration(egress: policy)
     )
     configuration.lease = .seconds(3)
-    configure(&configuration)
+    configuration.capacity = capacity
+    configuration.maxInFlight = maxInFlight
+    configuration.gracePeriod = gracePeriod
     let dispatcher = Dispatcher(
       configuration,
       logger: testLogger
@@ -49,10 +53,18 @@ package final class RunningDispatcher: Sendable {
 package func withDispatcher<Value>(
   _ database: TestDatabase,
   policy: EgressPolicy? = nil,
-  configure: (inout DispatcherConfiguration) -> Void = { _ in },
+  capacity: Int = 2000,
+  maxInFlight: Int = 1000,
+  gracePeriod: Duration = .seconds(20),
   _ body: (Dispatcher) async throws -> Value
 ) async throws -> Value {
-  let running = try RunningDispatcher(database, policy: policy, configure: configure)
+  let running = try RunningDispatcher(
+    database,
+    policy: policy,
+    capacity: capacity,
+    maxInFlight: maxInFlight,
+    gracePeriod: gracePeriod
+  )
   do {
     let value = try await body(running.dispatcher)
     try await running.stop()
