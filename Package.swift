@@ -74,6 +74,12 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(name: "EmbeddedPostgres", swiftSettings: strict),
+    .target(
+      name: "Bench",
+      // CLibCurl for the floor that every figure is held against: a bare libcurl loop.
+      dependencies: ["CLibCurl", "EmbeddedPostgres", "OutboxStore", "Postgres"],
+      swiftSettings: strict
+    ),
     // The sample set that the demo publishes, in the binary for the same reason as the schema.
     .target(
       name: "SampleEvents",
@@ -97,7 +103,7 @@ let package = Package(
     .executableTarget(
       name: "martlet",
       dependencies: [
-        "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo",
+        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],

@@ -49,12 +49,15 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- The patterns that match a type: order.item.added -> {*, order.*, order.item.*, order.item.added}.
+-- In PL/pgSQL, which keeps its plan: a function in SQL would be parsed and planned again in each cut, a third of the time
+-- of a cut of one event.
 CREATE FUNCTION outbox.patterns(type text) RETURNS text[]
-LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT ARRAY['*', type] || ARRAY(
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN ARRAY['*', type] || ARRAY(
     SELECT array_to_string(p.parts[1:n], '.') || '.*'
-    FROM (SELECT string_to_array(type, '.') AS parts) p, generate_series(1, cardinality(p.parts) - 1) n)
-$$;
+    FROM (SELECT string_to_array(type, '.') AS parts) p, generate_series(1, cardinality(p.parts) - 1) n);
+END $$;
 
 CREATE FUNCTION outbox.check_endpoint() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

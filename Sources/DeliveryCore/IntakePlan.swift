@@ -6,7 +6,8 @@
 /// * Claim for endpoints known to have deliveries due, as far as there is room for them.
 /// * Cut as fast as there is room. Where the busiest endpoint has none left but makes some fast enough, wait for it rather
 ///   than park its events in the database; where it does not, cut and let them be parked: nobody waits for a slow one.
-/// * When the log is exhausted, poll: every millisecond while events flow, less and less often as they fail to come.
+/// * When the log is exhausted, poll: every millisecond while events flow, less and less often as they fail to come. A
+///   poll only asks whether any transaction has begun or ended; if none has, there is nothing to cut.
 package struct IntakePlan {
   package struct Limits: Sendable {
     package var eventsPerCut = 500
@@ -20,8 +21,12 @@ package struct IntakePlan {
     package var fullClaimEvery: Duration = .seconds(60)
     package var shortestPoll: Duration = .milliseconds(1)
     package var longestPoll: Duration = .milliseconds(20)
-    /// How long a full but fast endpoint may hold up the cut.
+    /// How long a full but fast endpoint may hold up the cut. Up to `longestPatience` if it is known to be fast: a machine
+    /// that stumbles for a moment is no reason to park its events.
     package var patience: Duration = .milliseconds(100)
+    package var longestPatience: Duration = .milliseconds(300)
+    /// A poll that finds nothing is believed no longer than this; then comes a cut, whatever it says.
+    package var cutEvery: Duration = .seconds(1)
     package init() {}
   }
 
@@ -30,9 +35,11 @@ package struct IntakePlan {
     /// `floors`: where each endpoint's claim begins, as a time due in the database's microseconds; nil: everything.
     case claim(endpoints: [Int64], slots: [Int], floors: [Int64?])
     case cut(events: Int, direct: Int, perEndpoint: Int, busy: [Int64], slots: [Int])
+    /// Ask whether anything at all has happened in the database.
+    case poll
     case wait(Duration)
-    /// Wait for room, at most this long.
-    case waitForRoom(Duration)
+    /// Wait until the endpoint has room for that many more, at most this long.
+    case waitForRoom(endpoint: Int64, slots: Int, Duration)
   }
 
   package let limits: Limits
@@ -44,8 +51,10 @@ package struct IntakePlan {
   private var fullClaimAt: [Int64: Duration] = [:]
   private var nextLook: Duration = .zero
   private var lastCut: Duration = .zero
+  private var lastPoll: Duration = .zero
   private var lastEvent: Duration = .zero
   private var exhausted = false
+  private var hasNews = false
   private var progress: [Int64: Progress] = [:]
 
   package init(limits: Limits = Limits()) { self.limits = limits }
@@ -64,22 +73,31 @@ package struct IntakePlan {
         floors: claimable.map { floors[$0] }
       )
     }
-    if exhausted {
+    if exhausted && !hasNews {
       let pause = min(max((now - lastEvent) / 16, limits.shortestPoll), limits.longestPoll)
-      if now < lastCut + pause { return .wait(min(lastCut + pause, nextLook) - now) }
+      if now < lastPoll + pause { return .wait(min(lastPoll + pause, nextLook) - now) }
+      if now < lastCut + limits.cutEvery { return .poll }
     }
+    // Of a small memory a quarter is as much as can be hoped for.
+    let usual = max(1, min(limits.eventsPerCut, flight.capacity / 4))
     let fullest = flight.busyEndpoints.max { flight.held(by: $0) < flight.held(by: $1) }
     let room = fullest.map { flight.room(for: $0) } ?? flight.free / 2
-    let patienceEnds = lastCut + limits.patience
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
-    if room < limits.eventsPerCut / 2, now < patienceEnds, let fullest,
-      progress[fullest, default: Progress()].makes(limits.eventsPerCut / 2 - room, within: limits.patience, at: now)
-    {
-      return .waitForRoom(patienceEnds - now)
+    // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
+    let wanted = exhausted ? usual / 2 : usual
+    if room < wanted, let fullest {
+      let pace = progress[fullest]?.perSecond(at: now)
+      let needed = Double(usual / 2 - room)
+      let isFast = pace.map { $0 * (limits.patience / .seconds(1)) >= needed } ?? true
+      var patienceEnds = lastCut + limits.patience
+      if room < usual / 2, pace != nil { patienceEnds = lastCut + limits.longestPatience }
+      if isFast, now < patienceEnds {
+        return .waitForRoom(endpoint: fullest, slots: wanted, patienceEnds - now)
+      }
     }
     let busy = flight.busyEndpoints.sorted()
     return .cut(
-      events: room < limits.eventsPerCut / 2 ? limits.eventsPerCut : min(limits.eventsPerCut, room),
+      events: room < max(1, usual / 2) ? limits.eventsPerCut : min(limits.eventsPerCut, room),
       direct: flight.free,
       perEndpoint: flight.free / 2,
       busy: busy,
@@ -123,8 +141,16 @@ package struct IntakePlan {
   /// The answer to a cut. `events` is nil if there was nothing, or somebody else is cutting.
   package mutating func cut(events: Int?, more: Bool, at now: Duration) {
     lastCut = now
+    lastPoll = now
     exhausted = !more
+    hasNews = false
     if events != nil { lastEvent = now }
+  }
+
+  /// The answer to a poll: whether any transaction has begun or ended since the log was last known to be exhausted.
+  package mutating func polled(hasNews: Bool, at now: Duration) {
+    lastPoll = now
+    self.hasNews = hasNews
   }
 
   /// A delivery of this endpoint will be due again after `delay`; spares waiting for the next look if that is sooner.
@@ -132,9 +158,9 @@ package struct IntakePlan {
     due[endpoint] = min(due[endpoint] ?? .seconds(Int64.max / 4), now + delay)
   }
 
-  /// A delivery of this endpoint has come to an end.
-  package mutating func finished(endpoint: Int64, at now: Duration) {
-    progress[endpoint, default: Progress()].note(at: now)
+  /// A delivery of this endpoint has come to an end. `isIdle`: it was the last that the endpoint held.
+  package mutating func finished(endpoint: Int64, isIdle: Bool = false, at now: Duration) {
+    progress[endpoint, default: Progress()].note(isIdle: isIdle, at: now)
   }
 
   /// Endpoints that hold nothing any more need no memory of their pace.
@@ -144,37 +170,38 @@ package struct IntakePlan {
     progress = progress.filter { keep.contains($0.key) }
   }
 
-  /// How fast an endpoint's deliveries end, over the last tenth of a second or so. Unknown (hopeful) until that has passed.
+  /// How fast an endpoint's deliveries end while it has any, over the last tenth of a second or so. Time in which it held
+  /// nothing does not count: it was not slow then, we were.
   private struct Progress {
-    var windowBegan: Duration?
-    var count = 0
-    var perSecond: Double?
+    /// nil while the endpoint holds nothing.
+    private var windowBegan: Duration?
+    private var count = 0
+    private var lastPerSecond: Double?
 
     /// From now on it counts that nothing ends.
     mutating func watch(at now: Duration) { if windowBegan == nil { windowBegan = now } }
 
-    mutating func note(at now: Duration) {
-      guard let began = windowBegan else {
-        windowBegan = now
-        count = 1
-        return
-      }
+    mutating func note(isIdle: Bool, at now: Duration) {
+      let began = windowBegan ?? now
+      windowBegan = began
       count += 1
       if now - began >= .milliseconds(100) {
-        perSecond = Double(count) / ((now - began) / .seconds(1))
+        lastPerSecond = Double(count) / ((now - began) / .seconds(1))
         windowBegan = now
+        count = 0
+      }
+      if isIdle {
+        windowBegan = nil
         count = 0
       }
     }
 
-    func makes(_ needed: Int, within patience: Duration, at now: Duration) -> Bool {
-      guard let windowBegan else { return true }
+    /// nil while unknown.
+    func perSecond(at now: Duration) -> Double? {
       // A window that has long been open says more than the one before it: the endpoint may have come to a halt, or
       // never have ended anything at all.
-      let open = now - windowBegan
-      let isLong = open > .milliseconds(200)
-      guard let pace = isLong ? Double(count) / (open / .seconds(1)) : perSecond else { return true }
-      return pace * (patience / .seconds(1)) >= Double(needed)
+      guard let windowBegan, now - windowBegan > .milliseconds(200) else { return lastPerSecond }
+      return Double(count) / ((now - windowBegan) / .seconds(1))
     }
   }
 }

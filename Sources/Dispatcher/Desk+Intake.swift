@@ -7,12 +7,13 @@ extension Desk {
   func nextIntake() -> IntakePlan.Action {
     let now = now
     return withState { state in
-      guard state.outcomes.count < limits.unrecorded else {
-        state.intakeAwaitsRoom = true
-        return .waitForRoom(.milliseconds(100))
-      }
+      guard state.outcomes.count < limits.unrecorded else { return .wait(.milliseconds(20)) }
       let action = state.plan.next(state.flight, at: now)
-      if case .waitForRoom = action { state.intakeAwaitsRoom = true }
+      if case .waitForRoom(let endpoint, let slots, _) = action {
+        state.intakeAwaits = (endpoint, slots)
+      } else {
+        state.intakeAwaits = nil
+      }
       return action
     }
   }
@@ -25,11 +26,23 @@ extension Desk {
     }
   }
 
+  /// Notes a poll's snapshot. A cut that came back empty saw all that the poll before it saw, so until the snapshot changes
+  /// there is nothing to cut. (It may also have given way to another dispatcher that was cutting; should that one stop
+  /// there and then without a trace, `IntakePlan.Limits.cutEvery` brings the next cut.)
+  func polled(_ snapshot: String) {
+    let now = now
+    withState { state in
+      state.plan.polled(hasNews: snapshot != state.exhaustedAt, at: now)
+      state.polledAt = snapshot
+    }
+  }
+
   /// Notes a cut and returns the deliveries in it.
   func took(_ cut: Cut?, dispatcher: Int64) -> [Held] {
     let now = now
     withState { state in
       state.plan.cut(events: cut?.events, more: cut?.more ?? false, at: now)
+      if cut == nil { state.exhaustedAt = state.polledAt }
       guard let cut else { return }
       state.counters.cuts += 1
       state.counters.eventsCut += cut.events
@@ -110,7 +123,7 @@ extension Desk {
       for endpoint in endpoints { state.endpoints[endpoint.id] = endpoint }
       for id in ids where state.endpoints[id]?.isEnabled != true {
         for held in state.flight.withdraw(endpoint: id) {
-          state.outcomes.append(Outcome(held, .returned, tried: false))
+          state.note(Outcome(held, .returned, tried: false))
         }
       }
       return takeRecorderWakeUp(&state)

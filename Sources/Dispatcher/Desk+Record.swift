@@ -10,14 +10,25 @@ struct RecordWork: Sendable {
   var again = false
 }
 
+extension Outcome {
+  /// All but the ordinary: a direct delivery that succeeded, and of which nothing else in the database depends. A failure
+  /// must be rescheduled, and a claimed delivery may be the head of an ordered key.
+  var isUrgent: Bool { kind != .delivered || batch == nil }
+}
+
 extension Desk {
-  /// What is to be recorded next; nil if there is nothing, and then the bell rings when there is.
-  func takeOutcomes() -> RecordWork? {
+  /// What is to be recorded next, if there are `count` outcomes or an urgent one; else nil, and then the bell rings when
+  /// there are.
+  func takeOutcomes(atLeast count: Int) -> RecordWork? {
     withState { state in
-      guard let dispatcher = state.lease?.dispatcher, !state.mustResync, !state.outcomes.isEmpty else {
-        state.recorderSleeps = true
+      guard let dispatcher = state.lease?.dispatcher, !state.mustResync, !state.outcomes.isEmpty,
+        state.outcomes.count >= count || state.hasUrgentOutcome
+      else {
+        state.recorderAwaits = count
         return nil
       }
+      state.recorderAwaits = nil
+      state.hasUrgentOutcome = false
       let count = min(state.outcomes.count, limits.outcomesPerRecord)
       let taken = Array(state.outcomes.prefix(count))
       state.outcomes.removeFirst(count)
@@ -59,7 +70,7 @@ extension Desk {
       for batch in work.finishedBatches { state.batches[batch] = nil }
       for change in changes where change.circuit == "open" || change.state != "enabled" {
         for held in state.flight.withdraw(endpoint: change.endpoint) {
-          state.outcomes.append(Outcome(held, .returned, tried: false))
+          state.note(Outcome(held, .returned, tried: false))
         }
         // Settings are read again before anything else is sent there.
         if change.state != "enabled" { state.endpoints[change.endpoint] = nil }
@@ -73,7 +84,7 @@ extension Desk {
   func stop() {
     let wake = withState { state in
       state.isStopping = true
-      for held in state.flight.withdrawAll() { state.outcomes.append(Outcome(held, .returned, tried: false)) }
+      for held in state.flight.withdrawAll() { state.note(Outcome(held, .returned, tried: false)) }
       return takeRecorderWakeUp(&state)
     }
     if wake { recordBell.ring() }

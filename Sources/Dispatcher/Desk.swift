@@ -67,9 +67,21 @@ final class Desk: Sendable {
     /// The lease, and until when we may act on it.
     var lease: (dispatcher: Int64, until: Duration)?
     var isStopping = false
-    var recorderSleeps = false
-    var intakeAwaitsRoom = false
+    /// How many outcomes the recorder waits for; nil if it does not wait.
+    var recorderAwaits: Int?
+    /// Among the outcomes is one that somebody may be waiting for; see `Outcome.isUrgent`.
+    var hasUrgentOutcome = false
+    /// The room that intake waits for; nil if it does not wait for any.
+    var intakeAwaits: (endpoint: Int64, slots: Int)?
+    /// The server's snapshot at the last poll, and one at which the log was exhausted.
+    var polledAt: String?
+    var exhaustedAt: String?
     var counters = DispatcherCounters()
+
+    mutating func note(_ outcome: Outcome) {
+      outcomes.append(outcome)
+      if outcome.isUrgent { hasUrgentOutcome = true }
+    }
   }
 
   let limits: Limits
@@ -128,9 +140,13 @@ final class Desk: Sendable {
       for completion in completions {
         guard let held = state.inFlight.removeValue(forKey: completion.tag) else { continue }
         state.flight.finish(endpoint: held.endpoint)
-        state.plan.finished(endpoint: held.endpoint, at: now)
+        state.plan.finished(
+          endpoint: held.endpoint,
+          isIdle: state.flight.held(by: held.endpoint) == 0,
+          at: now
+        )
         guard held.dispatcher == state.lease?.dispatcher else { continue }
-        state.outcomes.append(
+        state.note(
           Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
         )
       }
@@ -188,7 +204,7 @@ final class Desk: Sendable {
             policy: endpoint.policy,
             random: random()
           )
-          state.outcomes.append(Outcome(held, verdict, tried: true, error: problem))
+          state.note(Outcome(held, verdict, tried: true, error: problem))
         } else {
           let tag = state.nextTag
           state.nextTag += 1
@@ -201,18 +217,20 @@ final class Desk: Sendable {
 
   private func finishUntried(_ held: Held, _ verdict: Verdict, _ state: inout State) {
     state.flight.finish(endpoint: held.endpoint)
-    state.outcomes.append(Outcome(held, verdict, tried: false))
+    state.note(Outcome(held, verdict, tried: false))
   }
 
   func takeRecorderWakeUp(_ state: inout State) -> Bool {
-    guard state.recorderSleeps, !state.outcomes.isEmpty else { return false }
-    state.recorderSleeps = false
+    guard let count = state.recorderAwaits, !state.outcomes.isEmpty,
+      state.outcomes.count >= count || state.hasUrgentOutcome
+    else { return false }
+    state.recorderAwaits = nil
     return true
   }
 
   private func takeIntakeWakeUp(_ state: inout State) -> Bool {
-    guard state.intakeAwaitsRoom, state.flight.free >= limits.capacity / 4 else { return false }
-    state.intakeAwaitsRoom = false
+    guard let wanted = state.intakeAwaits, state.flight.room(for: wanted.endpoint) >= wanted.slots else { return false }
+    state.intakeAwaits = nil
     return true
   }
 }

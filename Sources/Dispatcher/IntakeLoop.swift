@@ -37,9 +37,11 @@ struct IntakeLoop {
     throws(PostgresError) -> DatabaseLoop.Step<Void>
   {
     switch action {
-    case .wait(let duration), .waitForRoom(let duration):
+    case .wait(let duration), .waitForRoom(_, _, let duration):
       desk.intakeBell.wait(upTo: duration)
       return .done(())
+    case .poll:
+      return try database.step { store throws(PostgresError) in desk.polled(try store.snapshot()) }
     case .look:
       return try database.step { store throws(PostgresError) in
         desk.looked(try store.waiting())

@@ -3,20 +3,34 @@ import Logging
 import OutboxStore
 import Postgres
 
-/// Writes outcomes down, as soon as the last writing has returned: under load batches form by themselves, and without load
-/// nothing waits.
+/// Writes outcomes down: without load at once; under load in batches of a few hundred, since each writing costs as much as
+/// recording fifty outcomes.
 struct RecordLoop {
   let desk: Desk
   let stop: StopSignal
   let logger: Logger
 
+  /// After a batch of `busyFrom` or more, the next may gather for up to `linger`, or until it is `enough`. What lingers is
+  /// delivered already; were we killed meanwhile, it would be delivered again.
+  private static let busyFrom = 16
+  private static let enough = 400
+  private static let linger: Duration = .milliseconds(10)
+
   func run(_ database: DatabaseLoop) throws(PostgresError) {
+    var last = 0
     while true {
-      guard let work = desk.takeOutcomes() else {
+      var work: RecordWork?
+      if last >= Self.busyFrom, !stop.isSet {
+        work = desk.takeOutcomes(atLeast: Self.enough)
+        if work == nil { desk.recordBell.wait(upTo: Self.linger) }
+      }
+      guard let work = work ?? desk.takeOutcomes(atLeast: 1) else {
+        last = 0
         if stop.isSet { return }
         desk.recordBell.wait(upTo: .seconds(1))
         continue
       }
+      last = work.outcomes.count
       try record(work, database)
     }
   }

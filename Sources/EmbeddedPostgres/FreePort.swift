@@ -1,10 +1,10 @@
 import Foundation
 
 /// Looks for a loopback port that a server can keep over restarts.
-enum FreePort {
+package enum FreePort {
   /// Below the range that the kernel takes client ports from: while the server is down, a client's own connection
   /// could otherwise be given the very port it is trying to reach, and connect to itself.
-  static func find() throws -> UInt16 {
+  package static func find() throws -> UInt16 {
     let clients = (try? String(contentsOfFile: "/proc/sys/net/ipv4/ip_local_port_range", encoding: .utf8)) ?? "32768"
     let lowest = clients.split(whereSeparator: \.isWhitespace).first.flatMap { UInt16($0) } ?? 32_768
     let candidates: Range<UInt16> = lowest > 12_000 ? 10_000..<lowest : 10_000..<65_535

@@ -33,6 +33,13 @@ package struct Cut: Sendable {
 }
 
 extension OutboxStore {
+  /// The server's snapshot, as text. While it stays the same, no transaction that writes has begun or ended, and a log
+  /// that was exhausted still is. Costs a fifth of a cut that finds nothing.
+  package func snapshot() throws(PostgresError) -> String {
+    let rows = try connection.query("SELECT pg_current_snapshot()::text")
+    return try rows.required(rows.string(0, 0), 0)
+  }
+
   /// Takes new events from the log; nil if there is nothing new or another dispatcher is cutting.
   ///
   /// - Parameters:

@@ -121,9 +121,10 @@ import Testing
 
   @Test func waitsForAFastEndpointButNotLong() {
     var plan = looked()
-    for i in 0..<300 { plan.finished(endpoint: 1, at: start + .microseconds(500 * i)) }
+    for i in 0..<150 { plan.finished(endpoint: 1, at: start + .milliseconds(i)) }
     let now = start + .milliseconds(150)
     plan.cut(events: 500, more: true, at: now)
+    // 1000/s make 100 in time, not 125.
     #expect(
       plan.next(flight([1: 700]), at: now)
         == .cut(
@@ -133,10 +134,66 @@ import Testing
           busy: [1],
           slots: [0]
         )
-    )  // 2000/s make 200 in time, not 250.
-    #expect(plan.next(flight([1: 490], capacity: 1100), at: now) == .waitForRoom(.milliseconds(100)))
-    let late = now + .milliseconds(100)
-    if case .waitForRoom = plan.next(flight([1: 490], capacity: 1100), at: late) { Issue.record("too patient") }
+    )
+    let fast = flight([1: 490], capacity: 1100)
+    #expect(plan.next(fast, at: now) == .waitForRoom(endpoint: 1, slots: 275, .milliseconds(300)))
+    let late = now + .milliseconds(300)
+    plan.looked([], at: late)
+    if case .waitForRoom = plan.next(fast, at: late) { Issue.record("too patient") }
+  }
+
+  /// A memory too small for half a usual cut is no reason to wait for what can never be, nor to park what it could hold.
+  @Test func smallMemoryIsCutForWhatItHolds() {
+    var plan = looked()
+    plan.cut(events: 100, more: true, at: start)
+    guard case .cut(let events, _, _, _, _) = plan.next(flight(capacity: 200), at: start) else {
+      Issue.record("no cut")
+      return
+    }
+    #expect(events == 100)
+    guard case .cut(50, _, _, _, [50]) = plan.next(flight([1: 50], capacity: 200), at: start) else {
+      Issue.record("no cut of 50")
+      return
+    }
+    guard case .waitForRoom(1, 50, _) = plan.next(flight([1: 60], capacity: 200), at: start) else {
+      Issue.record("did not wait for room for 50")
+      return
+    }
+  }
+
+  /// An endpoint that had nothing to do for a while was not slow: we were.
+  @Test func idleTimeIsNotSlowness() {
+    var plan = looked()
+    for i in 0..<300 { plan.finished(endpoint: 1, isIdle: i == 299, at: start + .microseconds(500 * i)) }
+    let now = start + .milliseconds(900)
+    plan.cut(events: 500, more: true, at: now)
+    let fast = flight([1: 490], capacity: 1100)
+    guard case .waitForRoom = plan.next(fast, at: now) else {
+      Issue.record("took it for slow")
+      return
+    }
+  }
+
+  @Test func pollsInsteadOfCuttingUntilSomethingHappens() {
+    var plan = looked()
+    plan.cut(events: 5, more: false, at: start)
+    let first = start + .milliseconds(1)
+    #expect(plan.next(flight(), at: first) == .poll)
+    plan.polled(hasNews: false, at: first)
+    #expect(plan.next(flight(), at: first) == .wait(.milliseconds(1)))
+    plan.polled(hasNews: true, at: first + .milliseconds(1))
+    guard case .cut = plan.next(flight(), at: first + .milliseconds(1)) else {
+      Issue.record("there is news, and no cut")
+      return
+    }
+    // Whatever polls say, a cut comes at least once a second.
+    plan.cut(events: nil, more: false, at: start)
+    let later = start + .seconds(1)
+    plan.looked([], at: later)
+    guard case .cut = plan.next(flight(), at: later) else {
+      Issue.record("no cut after a second")
+      return
+    }
   }
 
   /// Nobody waits for a slow endpoint; one that has never finished anything is slow after a moment too.
@@ -180,8 +237,10 @@ import Testing
           let found = Bool.random(using: &random) ? min(perEndpoint, flight.room(for: endpoint)) : 0
           for item in 0..<found { flight.enqueue(item, endpoint: endpoint, limit: 3) }
           plan.cut(events: found > 0 ? found : nil, more: .random(using: &random), at: now)
-        case .wait(let pause), .waitForRoom(let pause):
-          #expect(pause > .zero && pause <= plan.limits.patience, seed)
+        case .poll:
+          plan.polled(hasNews: .random(using: &random), at: now)
+        case .wait(let pause), .waitForRoom(_, _, let pause):
+          #expect(pause > .zero && pause <= plan.limits.longestPatience, seed)
           now += pause
         }
         #expect(flight.held <= flight.capacity, seed)
@@ -190,7 +249,7 @@ import Testing
           flight.held(by: busy) > 0, Bool.random(using: &random), flight.isFlying(busy)
         {
           flight.finish(endpoint: busy)
-          plan.finished(endpoint: busy, at: now)
+          plan.finished(endpoint: busy, isIdle: flight.held(by: busy) == 0, at: now)
           plan.forget(except: flight.busyEndpoints, at: now)
         }
       }
