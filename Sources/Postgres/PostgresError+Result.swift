@@ -10,10 +10,11 @@ extension PostgresError {
       PQresultErrorField(result, Int32(code.asciiValue!)).map { String(cString: $0) }
     }
     let isFatal = field(Field.severity).map { $0 == "FATAL" || $0 == "PANIC" } ?? false
-    // An error without SQLSTATE is libpq's own: the server never answered, whatever PQstatus says at that moment.
+    // A failure without SQLSTATE is libpq's own: the server never answered, whatever PQstatus says at that moment.
     let sqlState = field(Field.sqlState)
+    let isUnanswered = sqlState == nil && PQresultStatus(result) == PGRES_FATAL_ERROR
     self.init(
-      isConnected && !isFatal && sqlState != nil ? .server : .connection,
+      isConnected && !isFatal && !isUnanswered ? .server : .connection,
       sqlState: sqlState ?? "",
       message: field(Field.message) ?? Self.oneLine(String(cString: PQresultErrorMessage(result))),
       detail: field(Field.detail),

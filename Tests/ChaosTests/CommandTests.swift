@@ -144,4 +144,51 @@ import Testing
     #expect(result.errors.contains("\(listener.port)"))
     #expect(result.errors.contains("--port"))
   }
+
+  /// In processes of their own, as the environment and standard error belong to all tests.
+  @Test func theEnvironmentCompletesWhatIsNotGiven() async throws {
+    let database = try await TestDatabase.make()
+    let name = String(database.connectionString.split(separator: "/").last!)
+    let environment = [
+      "PGHOST": "127.0.0.1", "PGPORT": "\(database.server.port)", "PGUSER": "postgres", "PGDATABASE": name,
+      "PGAPPNAME": "by environment",
+    ]
+    let listed = try await MartletProcess.run("endpoint", "list", environment: environment)
+    #expect(listed.status == 0, "\(listed.errors)")
+    var elsewhere = environment
+    elsewhere["PGDATABASE"] = "nowhere"
+    #expect(try await MartletProcess.run("endpoint", "list", environment: elsewhere).status == 1)
+    let given = try await MartletProcess.run(
+      "endpoint",
+      "list",
+      "--database-url",
+      "postgres:///\(name)",
+      environment: elsewhere
+    )
+    #expect(given.status == 0, "\(given.errors)")
+    var standby = environment
+    standby["PGTARGETSESSIONATTRS"] = "standby"
+    #expect(try await MartletProcess.run("endpoint", "list", environment: standby).status == 1)
+  }
+
+  @Test func noticesOfTheServerAreNotPrinted() async throws {
+    let database = try await TestDatabase.make()
+    try await database.execute(
+      """
+      CREATE FUNCTION chat() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE WARNING 'the server warns'; RAISE NOTICE 'the server notes'; RETURN NEW; END $$;
+      CREATE TRIGGER chat BEFORE INSERT ON outbox.event_default FOR EACH ROW EXECUTE FUNCTION chat();
+      CREATE TRIGGER chat BEFORE INSERT ON outbox.endpoint FOR EACH ROW EXECUTE FUNCTION chat();
+      """
+    )
+    let added = try await MartletProcess.run(
+      "endpoint",
+      "add",
+      "https://example.com/",
+      "--database-url",
+      database.connectionString
+    )
+    #expect(added.status == 0)
+    #expect(added.errors.isEmpty)
+  }
 }

@@ -24,7 +24,7 @@ import Testing
     let publishing = Task { try await publisher.run() }
     var kills: [ContinuousClock.Instant] = []
     for _ in 0..<20 {
-      let victim = try MartletProcess.dispatcher(database)
+      let victim = try MartletProcess.dispatcher(database, lease: 10)
       let arrived = listener.arrivals.count
       // Not before it has begun, then at a moment of chance: the test's subject, not a synchronisation.
       try await eventually("something arrives") { listener.arrivals.count > arrived }
@@ -35,7 +35,7 @@ import Testing
     }
     publisher.stop()
     try await publishing.value
-    let last = try MartletProcess.dispatcher(database)
+    let last = try MartletProcess.dispatcher(database, lease: 10)
     try await eventually("all is delivered", within: .seconds(120)) { try await database.isSettled() }
     last.signal(SIGTERM)
     #expect(await last.waitForExit() == 0)
@@ -50,7 +50,7 @@ import Testing
       #expect(Set(arrivals.map(\.id)).count == 1, "payload \(n ?? -1) came under several ids")
       for earlier in arrivals.dropLast() {
         // It was answered, and its dispatcher was killed before it could say so.
-        let isExplained = kills.contains { $0 >= earlier.at - .milliseconds(100) && $0 - earlier.at < .seconds(5) }
+        let isExplained = kills.contains { $0 >= earlier.at - .milliseconds(100) && $0 - earlier.at < .seconds(10) }
         #expect(isExplained, "payload \(n ?? -1) came again, and no kill explains it")
       }
     }

@@ -7,7 +7,7 @@ import Testing
 /// On servers of their own: restarts, crashes, and what an idle cut costs.
 @Suite(.serialized) struct CutDurabilityTests {
   @Test func idleCutWritesNothing() async throws {
-    try await withOwnServer(["wal_level": "minimal", "max_wal_senders": "0"]) { database in
+    try await withOwnServer(["wal_level": "minimal", "max_wal_senders": "0", "autovacuum": "off"]) { database in
       let worker = try await Worker(database)
       try await worker.client.addEndpoint()
       try await worker.client.publish(10)
