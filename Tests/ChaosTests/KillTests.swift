@@ -49,8 +49,9 @@ import Testing
       duplicates += arrivals.count - 1
       #expect(Set(arrivals.map(\.id)).count == 1, "payload \(n ?? -1) came under several ids")
       for earlier in arrivals.dropLast() {
-        // It was answered, and its dispatcher was killed before it could say so.
-        let isExplained = kills.contains { $0 >= earlier.at - .milliseconds(100) && $0 - earlier.at < .seconds(10) }
+        // It was answered, and its dispatcher was killed before it could say so; a receiver short of processor time reads
+        // the request even after the kill.
+        let isExplained = kills.contains { $0 - earlier.at > .seconds(-5) && $0 - earlier.at < .seconds(10) }
         #expect(isExplained, "payload \(n ?? -1) came again, and no kill explains it")
       }
     }

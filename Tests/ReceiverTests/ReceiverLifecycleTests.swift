@@ -36,10 +36,7 @@ import Testing
     await hanging.wait()
     running.cancel()
     try await running.value
-    // The port is free again, though the handler still hangs.
-    await #expect(throws: HTTPConnection.ConnectionError.self) {
-      try await onThread { _ = try HTTPConnection(port: port) }
-    }
+    // The port is free again, though the handler still hangs: another can listen on it.
     let successor = Receiver(port: port, verifier: nil) { _ in .ok }
     let status = try await withReceiver(successor) { port in
       try await onThread { try HTTPConnection(port: port).post("/").status }
