@@ -25,5 +25,6 @@ package struct Migration: Sendable {
     Migration(7, "0007_operate", PackageResources._007_operate_sql),
     Migration(8, "0008_reconcile", PackageResources._008_reconcile_sql),
     Migration(9, "0009_roles", PackageResources._009_roles_sql),
+    Migration(10, "0010_replay", PackageResources._010_replay_sql),
   ]
 }

@@ -7,8 +7,10 @@ import WebhookSignature
 struct EndpointCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "endpoint",
-    abstract: "Where to deliver: add, list, show, pause, resume, disable, rotate-secret.",
-    subcommands: [Add.self, List.self, Show.self, Pause.self, Resume.self, Disable.self, RotateSecret.self]
+    abstract: "Where to deliver: add, list, show, ping, pause, resume, disable, rotate-secret, delete.",
+    subcommands: [
+      Add.self, List.self, Show.self, Ping.self, Pause.self, Resume.self, Disable.self, RotateSecret.self, Delete.self,
+    ]
   )
 
   struct Add: AsyncParsableCommand {
@@ -170,6 +172,69 @@ struct EndpointCommand: AsyncParsableCommand {
         }
       }
       print("secret \(secret ?? "")  (give it to the receiver; it is not shown again)")
+    }
+  }
+
+  struct Ping: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Send it a signed test event, of type martlet.ping, and wait for what comes of it."
+    )
+    @OptionGroup var database: DatabaseOptions
+    @Argument(help: "The endpoint's id.") var id: Int64
+    @Option(help: "Seconds to wait for the outcome.") var wait = 20
+
+    func run() async throws {
+      let event = try await database.withStore { [id] store in
+        try unlessUnknown(id) { try store.connection.query("SELECT outbox.ping($1)::text", [.int8(id)]).string(0, 0) }
+          ?? ""
+      }
+      print("event \(event)")
+      let deadline = ContinuousClock.now + .seconds(wait)
+      while ContinuousClock.now < deadline {
+        let attempt = try await database.withStore { store in
+          try store.connection.queryText(
+            "SELECT outcome, status, duration_ms, error FROM outbox.attempt WHERE event_id = $1::text::uuid ORDER BY at LIMIT 1",
+            [.text(event)]
+          ).rows.first
+        }
+        if let attempt {
+          guard attempt[0] == "delivered" else {
+            throw CommandFailure(
+              "It failed: \(attempt[3] ?? "no reason known"). It is tried again like any other event."
+            )
+          }
+          print("delivered: status \(attempt[1] ?? "-") after \(attempt[2] ?? "-") ms")
+          return
+        }
+        try await Task.sleep(for: .milliseconds(100))
+      }
+      throw CommandFailure("No attempt was made within \(wait) s. Is a dispatcher running, and the endpoint enabled?")
+    }
+  }
+
+  struct Delete: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Take it away. Refuses while deliveries wait for it."
+    )
+    @OptionGroup var database: DatabaseOptions
+    @Argument(help: "The endpoint's id.") var id: Int64
+    @Flag(help: "Make the deliveries that wait for it dead letters.") var discardWaiting = false
+    func run() async throws {
+      let discarded = try await database.withStore { [id, discardWaiting] store in
+        try unlessUnknown(id) {
+          do {
+            return try store.connection.query(
+              "SELECT outbox.delete_endpoint($1, $2)",
+              [.int8(id), .bool(discardWaiting)]
+            ).int64(0, 0) ?? 0
+          } catch let error as PostgresError where error.sqlState == "55006" {
+            throw CommandFailure(
+              "\(error.message). Use --discard-waiting to make them dead letters, or disable it and wait for those in flight."
+            )
+          }
+        }
+      }
+      print("endpoint \(id) is deleted" + (discarded > 0 ? "; \(discarded) deliveries are dead letters now" : ""))
     }
   }
 

@@ -6,8 +6,8 @@ import Postgres
 struct EventCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "event",
-    abstract: "Publish an event by hand, or show what became of one.",
-    subcommands: [Publish.self, Show.self]
+    abstract: "Publish an event by hand, show what became of one, or send again.",
+    subcommands: [Publish.self, Show.self, Resend.self, Replay.self]
   )
 
   struct Publish: AsyncParsableCommand {
@@ -73,6 +73,59 @@ struct EventCommand: AsyncParsableCommand {
           throw CommandFailure("There is no event \(id): it was never committed, or is older than the log's retention.")
         }
       }
+    }
+  }
+
+  struct Resend: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Deliver one event again, under the same webhook-id."
+    )
+    @OptionGroup var database: DatabaseOptions
+    @Argument(help: "The event's id.") var id: String
+    @Option(help: "Only to this endpoint. Default: all that are subscribed to it now.") var endpoint: Int64?
+    func validate() throws {
+      guard UUID(uuidString: id) != nil else { throw ValidationError("\(id) is not an event's id (a UUID).") }
+    }
+    func run() async throws {
+      let count = try await database.withStore { [id, endpoint] store in
+        do {
+          let rows = try store.connection.query(
+            "SELECT outbox.resend($1, $2)",
+            [.uuid(UUID(uuidString: id)), .int8(endpoint)]
+          )
+          return try rows.required(rows.int64(0, 0), 0)
+        } catch let error as PostgresError where error.sqlState == "P0002" {
+          throw CommandFailure("\(error.message).")
+        }
+      }
+      print("\(count) back to delivery")
+    }
+  }
+
+  struct Replay: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Deliver the events of a period again, to one endpoint.",
+      discussion: "Times as PostgreSQL reads them: '2026-11-24 03:00', 'yesterday', '2026-11-24T03:00Z'."
+    )
+    @OptionGroup var database: DatabaseOptions
+    @Option(help: "The endpoint's id.") var endpoint: Int64
+    @Option(help: "The beginning of the period.") var since: String
+    @Option(help: "The end of the period. Default: now.") var until: String?
+    @Option(name: .customLong("type"), help: "Only these types, as in endpoint add; repeat for several.")
+    var types: [String] = []
+    func run() async throws {
+      let count = try await database.withStore { [endpoint, since, until, types] store in
+        do {
+          let rows = try store.connection.query(
+            "SELECT outbox.replay($1, $2::text::timestamptz, coalesce($3::text::timestamptz, 'infinity'), nullif($4::text[], '{}'))",
+            [.int8(endpoint), .text(since), .text(until), .textArray(types)]
+          )
+          return try rows.required(rows.int64(0, 0), 0)
+        } catch let error as PostgresError where ["P0002", "22023", "23514", "22007", "22008"].contains(error.sqlState) {
+          throw CommandFailure("\(error.detail ?? error.message).")
+        }
+      }
+      print("\(count) back to delivery")
     }
   }
 }

@@ -191,4 +191,42 @@ import Testing
     #expect(added.status == 0)
     #expect(added.errors.isEmpty)
   }
+
+  @Test func endpointsArePingedReplayedToAndDeleted() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func martlet(_ arguments: String...) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(arguments, environment: environment)
+    }
+    let listener = try await Listener { arrival, _ in arrival.path == "/bad" ? Reply(status: 500) : .ok }
+    _ = try await database.addEndpoint(listener.url("/good"), types: "{order.*}")
+    _ = try await database.addEndpoint(listener.url("/bad"), types: "{none}")
+    let dispatcher = try MartletProcess.dispatcher(database)
+    let good = try await martlet("endpoint", "ping", "1")
+    #expect(good.status == 0, "\(good.errors)")
+    #expect(good.output.contains("delivered: status 200"))
+    #expect(try await martlet("endpoint", "ping", "2").errors.contains("the endpoint answered 500"))
+    #expect(try await martlet("endpoint", "ping", "9").errors.contains("no endpoint 9"))
+
+    try await database.publish(3)
+    try await eventually("all have arrived") { listener.accepted("/good").count == 4 }
+    try await eventually("all is recorded") { try await database.int("SELECT count(*) FROM outbox.batch") == 0 }
+    let replayed = try await martlet("event", "replay", "--endpoint", "1", "--since", "yesterday", "--type", "order.*")
+    #expect(replayed.output.contains("3 back to delivery"), "\(replayed.errors)")
+    try await eventually("all have arrived again") { listener.accepted("/good").count == 7 }
+    let id = listener.accepted("/good").last!.id
+    try await eventually("all is recorded") {
+      try await database.int("SELECT count(*) FROM outbox.delivery WHERE endpoint_id = 1") == 0
+    }
+    #expect(try await martlet("event", "resend", id).output.contains("1 back to delivery"))
+    #expect(try await martlet("event", "replay", "--endpoint", "1", "--since", "when?").status == 1)
+    #expect(try await martlet("event", "resend", UUID().uuidString).errors.contains("no event"))
+
+    #expect(try await martlet("endpoint", "delete", "2").errors.contains("--discard-waiting"))
+    #expect(
+      try await martlet("endpoint", "delete", "2", "--discard-waiting").output.contains("1 deliveries are dead letters")
+    )
+    dispatcher.signal(SIGTERM)
+    #expect(await dispatcher.waitForExit() == 0)
+  }
 }
