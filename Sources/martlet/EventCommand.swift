@@ -121,7 +121,8 @@ struct EventCommand: AsyncParsableCommand {
             [.int8(endpoint), .text(since), .text(until), .textArray(types)]
           )
           return try rows.required(rows.int64(0, 0), 0)
-        } catch let error as PostgresError where ["P0002", "22023", "23514", "22007", "22008"].contains(error.sqlState) {
+        } catch let error as PostgresError where ["P0002", "22023", "23514", "22007", "22008"].contains(error.sqlState)
+        {
           throw CommandFailure("\(error.detail ?? error.message).")
         }
       }
