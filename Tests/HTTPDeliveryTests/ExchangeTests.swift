@@ -89,9 +89,10 @@ import Testing
       if peer.readRequest() != nil { peer.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }
     }
     try await withClient { client in
-      for _ in 0..<10 { #expect(await client.post(server.url).outcome == .response(status: 200)) }
+      // Often enough for some requests to be sent before the server's end of the connection is noticed.
+      for _ in 0..<200 { #expect(await client.post(server.url).outcome == .response(status: 200)) }
     }
-    #expect(server.acceptedCount == 10)
+    #expect(server.acceptedCount == 200)
   }
 
   @Test func redirectIsAResponseAndIsNotFollowed() async throws {

@@ -121,12 +121,17 @@ final class EngineLoop {
       curl_shim_get_pointer(easy, CURLINFO_PRIVATE, &context)
       guard let context else { continue }
       let transfer = Unmanaged<Transfer>.fromOpaque(context).takeUnretainedValue()
+      curl_multi_remove_handle(driver.multi, easy)
+      if code != CURLE_OK, transfer.prepareSecondTry(after: code, now: now),
+        curl_multi_add_handle(driver.multi, easy) == CURLM_OK
+      {
+        continue
+      }
       let completion = transfer.completion(code: code, now: now)
       var overHTTP2: Bool?
       if case .response = completion.outcome { overHTTP2 = transfer.usedHTTP2 }
       completions.append(completion)
       if transfer.stumbledOverHTTP2(code) { transfer.origin?.stopOfferingHTTP2() }
-      curl_multi_remove_handle(driver.multi, easy)
       end(transfer, overHTTP2: overHTTP2, now: now)
     }
   }

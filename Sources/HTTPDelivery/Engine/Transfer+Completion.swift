@@ -8,6 +8,9 @@ extension Transfer {
   /// True when the exchange took place over HTTP/2.
   var usedHTTP2: Bool { long(CURLINFO_HTTP_VERSION) == CURL_HTTP_VERSION_2_0 }
 
+  /// True when no connection was made for this exchange.
+  var usedKeptConnection: Bool { long(CURLINFO_NUM_CONNECTS) == 0 && status == 0 }
+
   /// What became of the request, from the code libcurl ended it with.
   func completion(code: CURLcode, now: MonotonicInstant) -> HTTPCompletion {
     var completion = HTTPCompletion(tag: tag, outcome: outcome(code), duration: arrivedAt.duration(to: now))

@@ -20,6 +20,9 @@ final class Transfer {
   private(set) var tag: UInt64 = 0
   private(set) var origin: Origin?
   private(set) var arrivedAt = MonotonicInstant(nanoseconds: 0)
+  private var deadline = MonotonicInstant(nanoseconds: 0)
+  /// On a connection of its own, after the kept-alive one it was given turned out to be closed.
+  private var isSecondTry = false
   var response = ResponseProgress()
   var dialling = DialProgress()
 
@@ -67,11 +70,9 @@ final class Transfer {
       url = request.url
       curl_shim_set_string(easy, CURLOPT_URL, url)
     }
-    let milliseconds = max(1, now.milliseconds(until: pending.deadline))
-    if timeoutMilliseconds != milliseconds {
-      timeoutMilliseconds = milliseconds
-      curl_shim_set_long(easy, CURLOPT_TIMEOUT_MS, milliseconds)
-    }
+    deadline = pending.deadline
+    setTimeout(now: now)
+    setSecondTry(false)
     let version = origin.offersHTTP2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1
     if self.version != version {
       self.version = version
@@ -87,6 +88,37 @@ final class Transfer {
     self.isLeader = isLeader
     hasConnected = false
     arrivedAt = pending.arrivedAt
+    forgetProgress()
+  }
+
+  /// A kept-alive connection may be closed by the server at the moment it is used again, which says nothing about the
+  /// receiver. If that is how this exchange ended, makes it ready for a connection of its own, once, within the same
+  /// deadline (RFC 9112, 9.3.1; that a webhook may arrive twice its id is for). libcurl does so itself only where it has
+  /// not begun to send. The handle must have been removed from the multi handle.
+  func prepareSecondTry(after code: CURLcode, now: MonotonicInstant) -> Bool {
+    guard !isSecondTry, response.headerBytes == 0, usedKeptConnection, now.milliseconds(until: deadline) > 0,
+      code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR || code == CURLE_GOT_NOTHING
+    else { return false }
+    setTimeout(now: now)
+    setSecondTry(true)
+    forgetProgress()
+    return true
+  }
+
+  private func setTimeout(now: MonotonicInstant) {
+    let milliseconds = max(1, now.milliseconds(until: deadline))
+    guard timeoutMilliseconds != milliseconds else { return }
+    timeoutMilliseconds = milliseconds
+    curl_shim_set_long(easy, CURLOPT_TIMEOUT_MS, milliseconds)
+  }
+
+  private func setSecondTry(_ value: Bool) {
+    guard isSecondTry != value else { return }
+    isSecondTry = value
+    curl_shim_set_long(easy, CURLOPT_FRESH_CONNECT, value ? 1 : 0)
+  }
+
+  private func forgetProgress() {
     response = ResponseProgress()
     dialling = DialProgress()
     errorText[0] = 0
