@@ -51,7 +51,9 @@ INSERT INTO outbox.migration (version, name) VALUES (1, 'tables');
 CREATE TABLE outbox.setting (
   name  text PRIMARY KEY,
   value text NOT NULL,
-  about text NOT NULL
+  about text NOT NULL,
+  CONSTRAINT setting_is_a_whole_number_or_a_period_as_before CHECK (
+    CASE WHEN name IN ('partitions_ahead', 'position_rows') THEN value::int >= 0 ELSE value::interval >= '0 s' END)
 );
 INSERT INTO outbox.setting VALUES
   ('event_retention',       '7 days',  'events older than this are dropped, a day at a time, unless something still waits for them'),
@@ -115,10 +117,11 @@ CREATE TABLE outbox.event (
     CHECK (type ~ '^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,254}$'),
   CONSTRAINT event_tenant_is_at_most_255_bytes CHECK (octet_length(tenant) <= 255),
   CONSTRAINT event_key_is_1_to_1024_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
-  -- `#> '{}'` is the value itself, unpacked: one that comes compressed from another table has its full size counted.
-  CONSTRAINT event_payload_is_at_most_1_mib CHECK (pg_column_size(payload #> '{}') <= 1048576),
+  -- As text, which is what is sent: 1e131071 takes a few bytes as jsonb and 131,072 as text.
+  CONSTRAINT event_payload_is_at_most_1_mib CHECK (octet_length(payload::text) <= 1048576),
   CONSTRAINT event_metadata_is_an_object_of_at_most_64_kib
-    CHECK (jsonb_typeof(metadata) = 'object' AND pg_column_size(metadata #> '{}') <= 65536)
+    CHECK (jsonb_typeof(metadata) = 'object' AND octet_length(metadata::text) <= 65536),
+  CONSTRAINT event_not_before_is_finite CHECK (isfinite(not_before))
 ) PARTITION BY RANGE (id);
 CREATE TABLE outbox.event_default PARTITION OF outbox.event DEFAULT;
 CREATE INDEX event_tx_id ON outbox.event (tx, id);

@@ -102,6 +102,23 @@ END $$;
 CREATE TRIGGER subscribe_endpoint AFTER INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.subscribe_endpoint();
 
+-- What waits for an endpoint that is deleted becomes a dead letter: nothing is left that could never be sent.
+-- SECURITY DEFINER: whoever may delete an endpoint need not be able to write dead letters.
+CREATE FUNCTION outbox.forget_endpoint() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  INSERT INTO outbox.dead_letter (event_id, endpoint_id, url, type, tenant, key, payload, metadata, created_at, attempts,
+    reason, last_status, last_error)
+  SELECT d.event_id, d.endpoint_id, OLD.url, e.type, e.tenant, e.key, e.payload, e.metadata, e.created_at, d.attempts,
+    'discarded', d.last_status, d.last_error
+  FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id WHERE d.endpoint_id = OLD.id
+  ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+  DELETE FROM outbox.delivery d WHERE d.endpoint_id = OLD.id;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER forget_endpoint AFTER DELETE ON outbox.endpoint
+  FOR EACH ROW EXECUTE FUNCTION outbox.forget_endpoint();
+
 -- From now on every transaction that begins will be cut with these subscriptions in sight. What somebody is just changing
 -- is left for the next time, so that nobody waits.
 -- Index: subscription_unstamped.

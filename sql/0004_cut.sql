@@ -86,7 +86,7 @@ $$;
 -- in `target`, and rows with done's xmax <= tx < target's xmax that `target` sees. When they are exhausted, `target`
 -- becomes `done`. A long transaction thus delays its own events and nobody else's, and costs the cut nothing.
 --
--- At most `max_direct` pairs are returned, with at most about `max_bytes` of payload (as stored), and at most
+-- At most `max_direct` pairs are returned, with at most about `max_bytes` of payload, and at most
 -- `max_per_endpoint` pairs of one endpoint, or `busy_slots` where the endpoint is named in `busy_endpoints`.
 --
 -- Returns, if anything was cut, one row with event_id null (events cut, pairs parked, whether there is more, and as
@@ -186,7 +186,9 @@ BEGIN
   -- match and the events that are not cut.
   WITH fresh AS MATERIALIZED (
     SELECT e.id, u.ord, e.type, e.tenant, e.key, e.not_before,
-           sum(pg_column_size(e.payload)) OVER (ORDER BY u.ord) <= max_bytes AS light
+           -- What is small is not compressed; what may be is measured as it will be sent.
+           sum(CASE WHEN pg_column_size(e.payload) < 1000 THEN 1000 ELSE octet_length(e.payload::text) END)
+             OVER (ORDER BY u.ord) <= max_bytes AS light
     FROM unnest(ids) WITH ORDINALITY u(id, ord) CROSS JOIN LATERAL (
       SELECT e.id, e.type, e.tenant, e.key, e.not_before, e.payload FROM outbox.event e WHERE e.id = u.id OFFSET 0) e
   ), kind AS MATERIALIZED (

@@ -20,7 +20,8 @@ AS $$
       WHERE d.ready AND d.dispatcher_id IS NULL AND d.endpoint_id > f.endpoint_id
       ORDER BY d.endpoint_id, d.due_at LIMIT 1) next
   )
-  SELECT e.id, greatest(extract(epoch FROM greatest(first.due_at, h.probe_at) - clock_timestamp()) * 1000, 0)::bigint
+  SELECT e.id, greatest(extract(epoch FROM least(greatest(first.due_at, h.probe_at), clock_timestamp() + interval '1 year')
+                                         - clock_timestamp()) * 1000, 0)::bigint
   FROM first
   JOIN outbox.endpoint e ON e.id = first.endpoint_id AND e.state = 'enabled'
   LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id AND h.state <> 'closed'
@@ -29,9 +30,11 @@ $$;
 -- Claims deliveries that are due: of each endpoint named at most its `slots`, the longest due first, skipping what others
 -- are claiming. `floors`: where the last claim got to; everything due before was taken, so the dead index entries there
 -- need not be walked again (null: look at everything). An endpoint behind an open circuit gives one delivery, the probe,
--- when its time has come.
+-- when its time has come. Of all together at most `max_bytes` of payload, but always one. The age returned counts from
+-- when the delivery began to wait, or from its event's `not_before`.
 -- Locks: the dispatcher's lease, shared; the rows claimed. Indexes: delivery_due, delivery_pkey, event_pkey.
-CREATE FUNCTION outbox.claim(dispatcher bigint, endpoints bigint[], slots int[], floors timestamptz[])
+CREATE FUNCTION outbox.claim(
+  dispatcher bigint, endpoints bigint[], slots int[], floors timestamptz[], max_bytes bigint DEFAULT 16777216)
 RETURNS TABLE (
   event_id uuid, endpoint_id bigint, endpoint_version bigint, attempts int, due_at timestamptz, age_ms bigint,
   type text, tenant text, key text, created_at timestamptz, payload jsonb, metadata jsonb
@@ -72,24 +75,29 @@ BEGIN
       LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = w.id
       WHERE e.state = 'enabled' AND (coalesce(h.state, 'closed') = 'closed' OR w.id = ANY (probed))
     ), picked AS MATERIALIZED (
-      SELECT d.event_id, d.endpoint_id
+      SELECT d.event_id, d.endpoint_id, row_number() OVER w AS place, sum(e.bytes) OVER w AS bytes
       FROM wanted w CROSS JOIN LATERAL (
-        SELECT d.event_id, d.endpoint_id FROM outbox.delivery d
+        SELECT d.event_id, d.endpoint_id, d.due_at, d.seq FROM outbox.delivery d
         WHERE d.endpoint_id = w.id AND d.ready AND d.dispatcher_id IS NULL
           AND d.due_at >= w.floor AND d.due_at <= clock_timestamp()
         ORDER BY d.due_at LIMIT w.slots FOR UPDATE SKIP LOCKED) d
+      -- A delivery whose event somebody has deleted cannot be sent: the reconciler tells.
+      CROSS JOIN LATERAL (
+        SELECT CASE WHEN pg_column_size(e.payload) < 1000 THEN 1000 ELSE octet_length(e.payload::text) END AS bytes
+        FROM outbox.event e WHERE e.id = d.event_id) e
+      WINDOW w AS (ORDER BY d.due_at, d.seq)
     ), claimed AS (
       UPDATE outbox.delivery d SET dispatcher_id = dispatcher FROM picked p
-      WHERE d.event_id = p.event_id AND d.endpoint_id = p.endpoint_id
-      RETURNING d.event_id, d.endpoint_id, d.attempts, d.due_at, d.seq
+      WHERE d.event_id = p.event_id AND d.endpoint_id = p.endpoint_id AND (p.bytes <= max_bytes OR p.place = 1)
+      RETURNING d.event_id, d.endpoint_id, d.attempts, d.due_at, d.seq, d.created_at
     )
     SELECT c.event_id, c.endpoint_id, ep.version, c.attempts, c.due_at,
-           (extract(epoch FROM clock_timestamp() - e.created_at) * 1000)::bigint,
+           (extract(epoch FROM clock_timestamp() - greatest(c.created_at, e.not_before)) * 1000)::bigint,
            e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata
     FROM claimed c
     JOIN outbox.endpoint ep ON ep.id = c.endpoint_id
     JOIN LATERAL (
-      SELECT e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata FROM outbox.event e WHERE e.id = c.event_id
+      SELECT e.type, e.tenant, e.key, e.created_at, e.not_before, e.payload, e.metadata FROM outbox.event e WHERE e.id = c.event_id
     ) e ON true
     ORDER BY c.due_at, c.seq;
 END $$;
@@ -148,10 +156,14 @@ BEGIN
 
   IF NOT all_delivered THEN
     INSERT INTO outbox.delivery AS d (event_id, endpoint_id, attempts, due_at, last_status, last_error)
-    SELECT u.event, u.endpoint, u.attempt, clock_timestamp() + u.retry * interval '1 ms', u.status, u.error
+    -- One pair may come twice: handed out, taken back by a crash, and handed out again. One of a deleted endpoint is let go.
+    SELECT DISTINCT ON (u.event, u.endpoint)
+      u.event, u.endpoint, u.attempt, clock_timestamp() + u.retry * interval '1 ms', u.status, u.error
     FROM unnest(event_ids, endpoint_ids, attempts, outcomes, retry_in_ms, reasons, statuses, errors)
       u(event, endpoint, attempt, outcome, retry, reason, status, error)
+    JOIN outbox.endpoint ep ON ep.id = u.endpoint
     WHERE u.outcome <> 'delivered' AND u.reason IS NULL
+    ORDER BY u.event, u.endpoint, u.attempt DESC
     ON CONFLICT (event_id, endpoint_id) DO UPDATE SET
       attempts = EXCLUDED.attempts, due_at = EXCLUDED.due_at, dispatcher_id = NULL,
       last_status = coalesce(EXCLUDED.last_status, d.last_status), last_error = coalesce(EXCLUDED.last_error, d.last_error)
@@ -194,6 +206,13 @@ BEGIN
                    WHERE n.endpoint_id = f.endpoint_id AND n.key = f.key AND n.seq > f.seq ORDER BY n.seq LIMIT 1);
   END IF;
 
+  IF 'returned' = ANY (outcomes) THEN
+    -- A probe that was not sent has told nothing: the next may follow at once.
+    UPDATE outbox.endpoint_health h SET probe_at = clock_timestamp()
+    WHERE h.state = 'half_open'
+      AND h.endpoint_id IN (SELECT u.endpoint FROM unnest(endpoint_ids, outcomes) u(endpoint, outcome) WHERE u.outcome = 'returned');
+  END IF;
+
   DELETE FROM outbox.batch WHERE id = ANY (finished_batches) AND dispatcher_id = dispatcher;
 
   RETURN QUERY SELECT * FROM outbox.note_health(endpoint_ids, outcomes, errors, reasons);
@@ -225,7 +244,7 @@ BEGIN
   -- Rows are locked in the order of their ids, so that two recorders cannot wait for each other.
   INSERT INTO outbox.endpoint_health (endpoint_id)
   SELECT e.id FROM unnest(failing) f JOIN outbox.endpoint e ON e.id = f  -- unless it was deleted meanwhile
-  ORDER BY e.id ON CONFLICT (endpoint_id) DO NOTHING;
+  ORDER BY e.id FOR KEY SHARE OF e ON CONFLICT (endpoint_id) DO NOTHING;
   PERFORM FROM outbox.endpoint_health h WHERE h.endpoint_id = ANY (endpoint_ids) ORDER BY h.endpoint_id FOR UPDATE;
 
   RETURN QUERY
@@ -273,7 +292,7 @@ END $$;
 CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_events uuid[], kept_endpoints bigint[]) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET jit = off
 AS $$
 DECLARE
   from_batches bigint;
@@ -316,15 +335,20 @@ BEGIN
 END $$;
 
 -- Takes over from dispatchers whose lease ran out: all they held becomes available at once and their row is deleted, in
--- one transaction; should one wake up, it is fenced. Returns a row per dispatcher taken over.
+-- one transaction; should one wake up, it is fenced. Returns a row per dispatcher taken over. Never takes over from the
+-- caller itself. For `settle` after the server has started nobody is taken over from: after an outage longer than the lease
+-- the others, too, must have the chance to renew theirs.
 -- Locks: the dispatcher's row and lock; skips those another dispatcher is recovering, or that are in a step right now.
-CREATE FUNCTION outbox.recover() RETURNS TABLE (dispatcher_id bigint, name text, deliveries bigint)
+CREATE FUNCTION outbox.recover(caller bigint DEFAULT NULL, settle interval DEFAULT '0 s') RETURNS TABLE (dispatcher_id bigint, name text, deliveries bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE lost record;
 BEGIN
   FOR lost IN
-    SELECT d.id, d.name FROM outbox.dispatcher d WHERE d.expires_at <= clock_timestamp() ORDER BY d.id FOR UPDATE SKIP LOCKED
+    SELECT d.id, d.name FROM outbox.dispatcher d
+    WHERE d.expires_at <= clock_timestamp() AND d.id IS DISTINCT FROM caller
+      AND clock_timestamp() >= pg_postmaster_start_time() + settle
+    ORDER BY d.id FOR UPDATE SKIP LOCKED
   LOOP
     CONTINUE WHEN NOT pg_try_advisory_xact_lock(1296126549, outbox.lock_number(lost.id));
     dispatcher_id := lost.id;

@@ -128,8 +128,9 @@ BEGIN
     BEGIN
       PERFORM outbox.add_partition(p.parent, p.day);
       action := 'created';
-    EXCEPTION WHEN lock_not_available THEN
-      action := 'postponed (locked)';
+    EXCEPTION
+      WHEN lock_not_available THEN action := 'postponed (locked)';
+      WHEN OTHERS THEN action := 'failed (' || SQLERRM || ') to create';
     END;
     RETURN NEXT;
   END LOOP;
@@ -142,8 +143,9 @@ BEGIN
     subject := p.partition;
     BEGIN
       action := outbox.drop_partition(p.parent, p.partition, p.day);
-    EXCEPTION WHEN lock_not_available THEN
-      action := 'postponed (locked)';
+    EXCEPTION
+      WHEN lock_not_available THEN action := 'postponed (locked)';
+      WHEN OTHERS THEN action := 'failed (' || SQLERRM || ') to drop';
     END;
     RETURN NEXT;
   END LOOP;

@@ -21,6 +21,8 @@ DECLARE
   endpoints bigint[];
   keys text[];
 BEGIN
+  -- Maintenance, which deletes expired events, waits until this is committed, or we for it: an event is there or put back.
+  PERFORM pg_advisory_xact_lock_shared(1296126548, 2);
   WITH revived AS (
     -- What cannot be sent, because its endpoint was deleted, stays.
     DELETE FROM outbox.dead_letter l

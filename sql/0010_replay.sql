@@ -130,18 +130,11 @@ BEGIN
     RAISE EXCEPTION '% deliveries wait for endpoint %', waiting, endpoint USING ERRCODE = 'object_in_use',
       HINT = format('SELECT outbox.delete_endpoint(%s, discard_waiting => true) makes them dead letters.', endpoint);
   END IF;
-  INSERT INTO outbox.dead_letter (event_id, endpoint_id, url, type, tenant, key, payload, metadata, created_at, attempts, reason, last_status, last_error)
-  SELECT d.event_id, d.endpoint_id, ep.url, e.type, e.tenant, e.key, e.payload, e.metadata, e.created_at, d.attempts, 'discarded', d.last_status, d.last_error
-  FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id JOIN outbox.endpoint ep ON ep.id = d.endpoint_id
-  WHERE d.endpoint_id = delete_endpoint.endpoint
-  ON CONFLICT (event_id, endpoint_id) DO NOTHING;
-  DELETE FROM outbox.delivery d WHERE d.endpoint_id = delete_endpoint.endpoint;
   DELETE FROM outbox.endpoint e WHERE e.id = delete_endpoint.endpoint;
   RETURN waiting;
 END $$;
 
 GRANT DELETE ON outbox.endpoint TO outbox_operator;
-GRANT INSERT ON outbox.dead_letter TO outbox_operator;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION outbox.send_again, outbox.replay, outbox.resend, outbox.ping, outbox.retry_schedule, outbox.delete_endpoint
   TO outbox_operator;

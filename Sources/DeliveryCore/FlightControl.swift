@@ -54,11 +54,19 @@ package struct FlightControl<Item> {
     lanes[endpoint] = lane
   }
 
-  /// Takes what may start now off the queues, one endpoint after the other, and counts it as in flight.
+  /// Takes what may start now off the queues, one endpoint after the other, and counts it as in flight. Here, too, an
+  /// endpoint may have at most as many in flight as could still be, and the last tenth of all is for those that have none:
+  /// endpoints that hang leave slots for the others.
   package mutating func start() -> [Item] {
     var started: [Item] = []
+    var overshare: [Int64] = []
     while inFlight < maxInFlight, let endpoint = ring.popFirst() {
       guard var lane = lanes.removeValue(forKey: endpoint) else { preconditionFailure("ring names an idle endpoint") }
+      guard lane.inFlight == 0 || lane.inFlight < maxInFlight - maxInFlight / 10 - inFlight else {
+        overshare.append(endpoint)
+        lanes[endpoint] = lane
+        continue
+      }
       lane.isInRing = false
       // The limit may have been lowered since the endpoint entered the ring; it returns when something finishes.
       if lane.inFlight < lane.limit {
@@ -69,6 +77,7 @@ package struct FlightControl<Item> {
       }
       lanes[endpoint] = lane
     }
+    ring.prepend(contentsOf: overshare)
     return started
   }
 

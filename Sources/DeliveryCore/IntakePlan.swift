@@ -12,6 +12,10 @@ package struct IntakePlan {
   package struct Limits: Sendable {
     package var eventsPerCut = 500
     package var bytesPerCut = 16 << 20
+    /// Over all endpoints.
+    package var deliveriesPerClaim = 500
+    /// The longest that claims keep the log waiting.
+    package var cutAmongClaims: Duration = .milliseconds(20)
     package var lookEvery: Duration = .seconds(1)
     /// How far behind the last claim the next one begins, once an endpoint has been claimed empty: rows written by slow
     /// transactions may turn up there.
@@ -55,24 +59,48 @@ package struct IntakePlan {
   private var lastEvent: Duration = .zero
   private var exhausted = false
   private var hasNews = false
+  private var claimsSinceCut = 0
+  /// By how many powers of two the next cut is smaller than usual.
+  private var cutShift = 0
+  private var cutsSinceShift = 0
   private var progress: [Int64: Progress] = [:]
 
   package init(limits: Limits = Limits()) { self.limits = limits }
 
   package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if now >= nextLook { return .look }
-    let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }.keys.sorted()
-    if !claimable.isEmpty {
-      for endpoint in claimable where fullClaimAt[endpoint, default: .zero] <= now {
+    let cutting = nextCut(flight, at: now)
+    let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }.sorted { $0.value < $1.value }
+    guard !claimable.isEmpty, flight.free > 0 else { return cutting }
+    // Claims come first, but while they go on and on the log gets its turn every so often.
+    if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
+      switch cutting {
+      case .cut, .poll: return cutting
+      default: break
+      }
+    }
+    return nextClaim(claimable.map(\.key), flight, at: now)
+  }
+
+  /// Of each endpoint what there is room for, and of all together no more than one claim may bring: the longest due first.
+  private mutating func nextClaim<Item>(_ claimable: [Int64], _ flight: FlightControl<Item>, at now: Duration) -> Action
+  {
+    var budget = min(flight.free, limits.deliveriesPerClaim)
+    var (endpoints, slots): ([Int64], [Int]) = ([], [])
+    for (index, endpoint) in claimable.enumerated() where budget > 0 {
+      let share = max(1, budget / (claimable.count - index))
+      endpoints.append(endpoint)
+      slots.append(min(flight.room(for: endpoint), max(share, budget / 2)))
+      budget -= slots.last!
+      if fullClaimAt[endpoint, default: .zero] <= now {
         floors[endpoint] = nil
         fullClaimAt[endpoint] = now + limits.fullClaimEvery
       }
-      return .claim(
-        endpoints: claimable,
-        slots: claimable.map { flight.room(for: $0) },
-        floors: claimable.map { floors[$0] }
-      )
     }
+    return .claim(endpoints: endpoints, slots: slots, floors: endpoints.map { floors[$0] })
+  }
+
+  private mutating func nextCut<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if exhausted && !hasNews {
       let pause = min(max((now - lastEvent) / 16, limits.shortestPoll), limits.longestPoll)
       if now < lastPoll + pause { return .wait(min(lastPoll + pause, nextLook) - now) }
@@ -97,7 +125,7 @@ package struct IntakePlan {
     }
     let busy = flight.busyEndpoints.sorted()
     return .cut(
-      events: room < max(1, usual / 2) ? limits.eventsPerCut : min(limits.eventsPerCut, room),
+      events: max(1, (room < max(1, usual / 2) ? limits.eventsPerCut : min(limits.eventsPerCut, room)) >> cutShift),
       direct: flight.free,
       perEndpoint: flight.free / 2,
       busy: busy,
@@ -121,6 +149,7 @@ package struct IntakePlan {
   /// The answer to a claim. An endpoint that gave fewer than asked for has no more due; the next look will tell when it
   /// has. One that gave nothing though it was said to be due is searched from the beginning next time.
   package mutating func claimed(_ yields: [Int64: Yield], asked endpoints: [Int64], slots: [Int]) {
+    claimsSinceCut += 1
     for (endpoint, slots) in zip(endpoints, slots) {
       let yield = yields[endpoint] ?? Yield()
       if yield.count == 0 {
@@ -144,7 +173,21 @@ package struct IntakePlan {
     lastPoll = now
     exhausted = !more
     hasNews = false
-    if events != nil { lastEvent = now }
+    claimsSinceCut = 0
+    guard events != nil else { return }
+    lastEvent = now
+    cutsSinceShift += 1
+    if cutShift > 0, cutsSinceShift >= 20 {
+      cutShift -= 1
+      cutsSinceShift = 0
+    }
+  }
+
+  /// A cut was ended because it took too long, and the next one takes half as many events. (A cut of a few events may
+  /// concern tens of thousands of endpoints.)
+  package mutating func cutTookTooLong() {
+    cutShift = min(cutShift + 1, 16)
+    cutsSinceShift = 0
   }
 
   /// The answer to a poll: whether any transaction has begun or ended since the log was last known to be exhausted.

@@ -26,10 +26,16 @@ final class DatabaseLoop {
     case doubtful
     /// It failed, and we have waited a little. `unknown`: it may have been committed all the same.
     case failed(unknown: Bool)
+    /// It was refused, and trying the same again will give the same answer until somebody has mended something. What else
+    /// there is to do goes on: one statement must not stop them all.
+    case refused(PostgresError)
   }
 
-  /// Makes one step. Throws only what trying again cannot mend.
-  func step<Value>(_ body: (OutboxStore) throws(PostgresError) -> Value) throws(PostgresError) -> Step<Value> {
+  /// Why the last step that failed did.
+  private(set) var lastFailure: PostgresError?
+
+  /// Makes one step.
+  func step<Value>(_ body: (OutboxStore) throws(PostgresError) -> Value) -> Step<Value> {
     var connected = false
     do {
       let connection = try connect()
@@ -47,7 +53,8 @@ final class DatabaseLoop {
       case OutboxState.mustResync: return .doubtful
       default: break
       }
-      guard connected == false || error.remedy != .giveUp else { throw error }
+      guard !connected || error.remedy != .giveUp else { return .refused(error) }
+      lastFailure = error
       failures += 1
       if failures == 1 {
         logger.warning("the database does not answer as it should; trying again", metadata: ["error": "\(error)"])
@@ -55,5 +62,11 @@ final class DatabaseLoop {
       bell.wait(upTo: min(.milliseconds(50) * (1 << min(failures - 1, 6)), .seconds(2)))
       return .failed(unknown: connected && error.remedy == .reconnect)
     }
+  }
+
+  /// Says what was refused, and waits before it may be tried again.
+  func complain(_ error: PostgresError, about what: StaticString) {
+    logger.critical("\(what)", metadata: ["error": "\(error)"])
+    bell.wait(upTo: .seconds(5))
   }
 }

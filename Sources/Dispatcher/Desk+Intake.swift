@@ -93,6 +93,9 @@ extension Desk {
     }
   }
 
+  /// The database ended a cut that took longer than a statement may.
+  func cutTookTooLong() { withState { $0.plan.cutTookTooLong() } }
+
   /// Endpoints of which something is queued or in flight, with the version of the settings we go by.
   func busyEndpoints() -> [(id: Int64, version: Int64)] {
     withState { state in

@@ -17,6 +17,12 @@ extension Desk {
     return stood
   }
 
+  /// What the database's clock showed just now; a host's own may be wrong, and receivers refuse what is five minutes off.
+  func learned(serverTime seconds: Double) {
+    let now = now
+    withState { $0.serverTime = (seconds, now) }
+  }
+
   /// The lease is gone: everything it stood for belongs to others now. What is in flight cannot be called back; its
   /// outcomes will be ignored.
   func lost(_ dispatcher: Int64) {

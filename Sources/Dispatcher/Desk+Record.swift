@@ -8,6 +8,23 @@ struct RecordWork: Sendable {
   var finishedBatches: [Int64]
   /// This very work was sent before, and the reply was lost.
   var again = false
+
+  /// In two, in order; nil if there is but one outcome. Batches are finished with the second.
+  var halves: (RecordWork, RecordWork)? {
+    guard outcomes.count > 1 else { return nil }
+    var (first, second) = (self, self)
+    first.outcomes = Array(outcomes.prefix(outcomes.count / 2))
+    first.finishedBatches = []
+    second.outcomes = Array(outcomes.dropFirst(outcomes.count / 2))
+    return (first, second)
+  }
+
+  /// Leaves these batches as they are.
+  func without(_ batches: Set<Int64>) -> RecordWork {
+    var work = self
+    work.finishedBatches.removeAll { batches.contains($0) }
+    return work
+  }
 }
 
 extension Outcome {
@@ -47,7 +64,7 @@ extension Desk {
     let now = now
     let promoted = withState { state in
       state.counters.records += 1
-      state.recording = []
+      state.recording.removeFirst(min(work.outcomes.count, state.recording.count))
       var promoted = false
       for outcome in work.outcomes {
         if outcome.batch == nil {
@@ -62,7 +79,11 @@ extension Desk {
         case .failed: state.counters.failed += 1
         case .returned: state.counters.returned += 1
         }
-        if outcome.reason != nil { state.counters.dead += 1 }
+        if outcome.reason != nil {
+          state.counters.dead += 1
+          // An expired one may have been the probe of an open circuit, and the next may follow at once.
+          if outcome.kind == .returned { state.plan.waits(endpoint: outcome.delivery.endpoint, delay: .zero, at: now) }
+        }
         if let delay = outcome.retryIn {
           state.plan.waits(endpoint: outcome.delivery.endpoint, delay: delay, at: now)
         }
@@ -80,6 +101,11 @@ extension Desk {
     if promoted { intakeBell.ring() }
   }
 
+  /// The work cannot be recorded, ever.
+  func gaveUp(_ work: RecordWork) {
+    withState { $0.recording.removeFirst(min(work.outcomes.count, $0.recording.count)) }
+  }
+
   /// Nothing more is taken in or sent; what is queued goes back untried.
   func stop() {
     let wake = withState { state in
@@ -93,5 +119,5 @@ extension Desk {
 
   /// Whether anything is still being sent, or waits to be recorded.
   var isSending: Bool { withState { !$0.inFlight.isEmpty } }
-  var hasOutcomes: Bool { withState { !$0.outcomes.isEmpty } }
+  var hasOutcomes: Bool { withState { !$0.outcomes.isEmpty || !$0.recording.isEmpty } }
 }

@@ -66,6 +66,8 @@ final class Desk: Sendable {
     var mustResync = false
     /// The lease, and until when we may act on it.
     var lease: (dispatcher: Int64, until: Duration)?
+    /// The database's clock, in seconds since 1970, at a moment of ours.
+    var serverTime: (seconds: Double, at: Duration) = (0, .zero)
     var isStopping = false
     /// How many outcomes the recorder waits for; nil if it does not wait.
     var recorderAwaits: Int?
@@ -131,6 +133,8 @@ final class Desk: Sendable {
     var tag: UInt64
     var held: Held
     var endpoint: Endpoint
+    /// Seconds since 1970, by the database's clock.
+    var timestamp: Int
   }
 
   /// Notes results and says what to send next.
@@ -164,6 +168,10 @@ final class Desk: Sendable {
     let (departures, wakeRecorder) = state.withLock { state in
       for held in deliveries where held.dispatcher == state.lease?.dispatcher {
         if let batch = held.batch { state.batches[batch, default: 0] += 1 }
+        if state.isStopping {
+          state.note(Outcome(held, .returned, tried: false))
+          continue
+        }
         state.flight.enqueue(
           held,
           endpoint: held.endpoint,
@@ -184,6 +192,7 @@ final class Desk: Sendable {
   private func depart(_ state: inout State, now: Duration) -> [Departure] {
     guard let lease = state.lease, now < lease.until, !state.isStopping else { return [] }
     var departures: [Departure] = []
+    let timestamp = Int(state.serverTime.seconds + (now - state.serverTime.at) / .seconds(1))
     while true {
       let started = state.flight.start()
       if started.isEmpty { return departures }
@@ -209,7 +218,7 @@ final class Desk: Sendable {
           let tag = state.nextTag
           state.nextTag += 1
           state.inFlight[tag] = held
-          departures.append(Departure(tag: tag, held: held, endpoint: endpoint))
+          departures.append(Departure(tag: tag, held: held, endpoint: endpoint, timestamp: timestamp))
         }
       }
     }

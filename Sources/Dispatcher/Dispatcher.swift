@@ -7,7 +7,8 @@ import ServiceLifecycle
 /// Delivers committed events to their endpoints until it is told to stop. Any number may run against one database, on any
 /// hosts.
 ///
-/// Four threads: intake (cut and claim), recorder, lease, and the HTTP engine, which meet at the ``Desk``.
+/// Four threads: intake (cut and claim), recorder, lease, and the HTTP engine, which meet at the ``Desk``. A fifth does
+/// maintenance.
 package final class Dispatcher: Service {
   private let configuration: DispatcherConfiguration
   private let logger: Logger
@@ -30,63 +31,62 @@ package final class Dispatcher: Service {
   /// Runs until graceful shutdown or cancellation, then finishes what is in flight within the grace period, gives the
   /// rest back and releases the lease.
   ///
-  /// Throws if the database cannot be reached or dispatched from at the start (a mistyped address should be told, not
-  /// tried for ever), or later refuses in a way that trying again does not mend. That it goes away later is neither.
+  /// Throws if the database cannot be reached or dispatched from at the start: a mistyped address should be told, not
+  /// tried for ever. Whatever the database refuses later is logged and tried again.
   package func run() async throws {
     try await refuseWrongDatabase()
-    let intakeStop = StopSignal()
+    let stop = StopSignal()
     let recordStop = StopSignal()
-    let leaseStop = StopSignal()
-    let raiseAll = { @Sendable [desk] in
-      intakeStop.raise()
-      desk.intakeBell.ring()
+    let end = StopSignal()
+    let (stopping, recordEnded) = (StopLatch(), StopLatch())
+    let beginToStop = { @Sendable in
+      stop.raise()
+      stopping.open()
     }
-    let intake = IntakeLoop(desk: desk, engine: engine, stop: intakeStop, logger: logger)
+    let intake = IntakeLoop(desk: desk, engine: engine, stop: stop, end: end, logger: logger)
     let record = RecordLoop(desk: desk, stop: recordStop, logger: logger)
-    let lease = LeaseLoop(desk: desk, engine: engine, stop: leaseStop, configuration: configuration, logger: logger)
-    let intakeEnded = StopLatch()
-    try await withTaskCancellationHandler {
-      try await withGracefulShutdownHandler {
-        try await withThrowingTaskGroup(of: Void.self) { group in
+    let lease = LeaseLoop(desk: desk, engine: engine, end: end, configuration: configuration, logger: logger)
+    // Unstructured, so that it can be cancelled alone when all else has come to its end.
+    let maintenance = Task { [configuration, logger] in
+      await Maintenance(database: configuration.database, every: configuration.maintainEvery, logger: logger).run()
+    }
+    await withTaskCancellationHandler {
+      await withGracefulShutdownHandler {
+        await withTaskGroup(of: Void.self) { group in
           group.addTask { await self.engine.run() }
           group.addTask {
             // A lease waits for the disk: were its id given out again after a crash, two dispatchers would share it.
-            try await self.loop("martlet-lease", bell: self.desk.leaseBell, waitsForDisk: true) { try lease.run($0) }
+            await self.loop("martlet-lease", bell: self.desk.leaseBell, waitsForDisk: true) { lease.run($0) }
           }
-          group.addTask { try await self.loop("martlet-record", bell: self.desk.recordBell) { try record.run($0) } }
+          group.addTask { await self.loop("martlet-intake", bell: self.desk.intakeBell) { intake.run($0) } }
           group.addTask {
-            // Intake ends when it is told to, or by an error; both begin the shutdown.
-            defer { intakeEnded.open() }
-            try await self.loop("martlet-intake", bell: self.desk.intakeBell) { try intake.run($0) }
+            await self.loop("martlet-record", bell: self.desk.recordBell) { record.run($0) }
+            recordEnded.open()
           }
           group.addTask {
-            await intakeEnded.wait()
-            await self.drain(recordStop: recordStop, leaseStop: leaseStop)
+            await stopping.wait()
+            await self.drain(recordStop)
+            await recordEnded.wait()
+            // The lease and the comparison of what is held are needed until the last outcome is recorded.
+            end.raise()
+            self.desk.intakeBell.ring()
+            self.desk.leaseBell.ring()
           }
-          do {
-            while try await group.next() != nil {}
-          } catch {
-            logger.critical(
-              "stopping: the database refuses what trying again does not mend",
-              metadata: ["error": "\(error)"]
-            )
-            raiseAll()
-            // The others come to an end by themselves; the first error is the one to tell.
-            while (try? await group.next()) != nil {}
-            throw error
-          }
+          await group.waitForAll()
         }
       } onGracefulShutdown: {
-        raiseAll()
+        beginToStop()
       }
     } onCancel: {
-      raiseAll()
+      beginToStop()
     }
-    try await release()
+    maintenance.cancel()
+    await maintenance.value
+    await release()
   }
 
-  /// Lets what is in flight end, within the grace period, and its outcomes be recorded.
-  private func drain(recordStop: StopSignal, leaseStop: StopSignal) async {
+  /// Lets what is in flight end, within the grace period, and its outcomes be recorded, within a few seconds more.
+  private func drain(_ recordStop: StopSignal) async {
     logger.notice("stopping: no new deliveries, waiting for those in flight")
     desk.stop()
     let deadline = desk.now + configuration.gracePeriod
@@ -98,15 +98,16 @@ package final class Dispatcher: Service {
         try? await Task.sleep(for: .milliseconds(10))
       }
     }.value
+    if desk.hasOutcomes {
+      logger.error("stopping though outcomes could not be recorded; those deliveries will be made again")
+      recordStop.insist()
+    }
     recordStop.raise()
-    if desk.hasOutcomes { recordStop.insist() }
-    leaseStop.raise()
     desk.recordBell.ring()
-    desk.leaseBell.ring()
   }
 
   /// Releases the lease, best effort: if the database is away, the lease runs out by itself.
-  private func release() async throws {
+  private func release() async {
     guard let dispatcher = desk.dispatcher else { return }
     var database = configuration.database
     database.statementTimeout = .seconds(5)
@@ -127,8 +128,8 @@ package final class Dispatcher: Service {
     _ name: String,
     bell: Bell,
     waitsForDisk: Bool = false,
-    _ body: @escaping @Sendable (DatabaseLoop) throws -> Void
-  ) async throws {
+    _ body: @escaping @Sendable (DatabaseLoop) -> Void
+  ) async {
     var database = configuration.database
     database.applicationName = name
     // The protocol looks again after each lock it takes, whatever the role's or the database's default.
@@ -136,9 +137,10 @@ package final class Dispatcher: Service {
     if !configuration.synchronousCommit && !waitsForDisk { database.setUp.append("SET synchronous_commit = off") }
     let session = Session(database, name: name)
     let logger = logger
-    try await session.run { connect in
-      try withoutActuallyEscaping(connect) { connect in
-        try body(DatabaseLoop(connect: connect, bell: bell, logger: logger))
+    // Only what `body` throws would be thrown, and it throws nothing.
+    try? await session.run { connect in
+      withoutActuallyEscaping(connect) { connect in
+        body(DatabaseLoop(connect: connect, bell: bell, logger: logger))
       }
     }
   }

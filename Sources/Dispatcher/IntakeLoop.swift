@@ -9,18 +9,18 @@ import Postgres
 struct IntakeLoop {
   let desk: Desk
   let engine: HTTPEngine
+  /// From then on nothing is taken in; what is held is still compared with the database when that is in doubt.
   let stop: StopSignal
+  let end: StopSignal
   let logger: Logger
 
-  func run(_ database: DatabaseLoop) throws(PostgresError) {
-    while !stop.isSet {
-      guard let dispatcher = desk.dispatcher else {
+  func run(_ database: DatabaseLoop) {
+    while !end.isSet {
+      guard let dispatcher = desk.dispatcher, desk.isInDoubt || !stop.isSet else {
         desk.intakeBell.wait(upTo: .milliseconds(200))
         continue
       }
-      let step =
-        desk.isInDoubt
-        ? try resync(dispatcher, database) : try perform(desk.nextIntake(), dispatcher, database)
+      let step = desk.isInDoubt ? resync(dispatcher, database) : perform(desk.nextIntake(), dispatcher, database)
       switch step {
       case .done: break
       case .unleased(lost: true): desk.lost(dispatcher)
@@ -29,27 +29,29 @@ struct IntakeLoop {
         desk.intakeBell.wait(upTo: .milliseconds(50))
       case .doubtful, .failed(unknown: true): desk.doubt()
       case .failed(unknown: false): break
+      case .refused(let error):
+        database.complain(error, about: "the database refuses to hand out deliveries; trying again")
       }
     }
   }
 
   private func perform(_ action: IntakePlan.Action, _ dispatcher: Int64, _ database: DatabaseLoop)
-    throws(PostgresError) -> DatabaseLoop.Step<Void>
+    -> DatabaseLoop.Step<Void>
   {
     switch action {
     case .wait(let duration), .waitForRoom(_, _, let duration):
       desk.intakeBell.wait(upTo: duration)
       return .done(())
     case .poll:
-      return try database.step { store throws(PostgresError) in desk.polled(try store.snapshot()) }
+      return database.step { store throws(PostgresError) in desk.polled(try store.snapshot()) }
     case .look:
-      return try database.step { store throws(PostgresError) in
+      return database.step { store throws(PostgresError) in
         desk.looked(try store.waiting())
         let busy = desk.busyEndpoints()
         if !busy.isEmpty { try learn(try store.changed(since: busy), store) }
       }
     case .claim(let endpoints, let slots, let floors):
-      return try database.step { store throws(PostgresError) in
+      return database.step { store throws(PostgresError) in
         let claimed = try store.claim(
           dispatcher: dispatcher,
           endpoints: endpoints,
@@ -60,7 +62,7 @@ struct IntakeLoop {
         try send(held, versions: claimed.map { ($0.endpoint, $0.version) }, store)
       }
     case .cut(let events, let direct, let perEndpoint, let busy, let slots):
-      return try database.step { store throws(PostgresError) in
+      let step = database.step { store throws(PostgresError) in
         let cut = try store.cut(
           dispatcher: dispatcher,
           events: events,
@@ -74,6 +76,9 @@ struct IntakeLoop {
         guard let cut else { return }
         try send(held, versions: cut.direct.flatMap { Array(zip($0.endpoints, $0.versions)) }, store)
       }
+      // Too much for one statement: thousands of endpoints for each of hundreds of events. Next time fewer.
+      if case .failed = step, database.lastFailure?.sqlState == "57014" { desk.cutTookTooLong() }
+      return step
     }
   }
 
@@ -88,8 +93,8 @@ struct IntakeLoop {
     if !endpoints.isEmpty { desk.learned(try store.endpoints(endpoints), asked: endpoints) }
   }
 
-  private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) throws(PostgresError) -> DatabaseLoop.Step<Void> {
-    try database.step { store throws(PostgresError) in
+  private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) -> DatabaseLoop.Step<Void> {
+    database.step { store throws(PostgresError) in
       let given = try store.resync(dispatcher: dispatcher, held: desk.held())
       desk.resynced()
       if given > 0 {

@@ -72,7 +72,7 @@ extension HTTPRequest {
     let (held, endpoint) = (departure.held, departure.endpoint)
     let body = endpoint.format.body(for: held.event)
     let id = held.event.id.lowercased
-    let timestamp = Int(time(nil))
+    let timestamp = departure.timestamp
     var headers = endpoint.headerLines
     headers.append("webhook-id: \(id)")
     headers.append("webhook-timestamp: \(timestamp)")

@@ -16,7 +16,7 @@ struct RecordLoop {
   private static let enough = 400
   private static let linger: Duration = .milliseconds(10)
 
-  func run(_ database: DatabaseLoop) throws(PostgresError) {
+  func run(_ database: DatabaseLoop) {
     var last = 0
     while true {
       var work: RecordWork?
@@ -31,20 +31,22 @@ struct RecordLoop {
         continue
       }
       last = work.outcomes.count
-      try record(work, database)
+      _ = record(work, database)
     }
   }
 
-  /// Until it is done, or the lease is lost and it means nothing any more.
-  private func record(_ work: RecordWork, _ database: DatabaseLoop) throws(PostgresError) {
+  /// Until it is done, or the lease is lost and it means nothing any more. What the database refuses to take is narrowed
+  /// down to the one outcome at fault, which is given up: its batch stays, so whoever takes over tries the delivery again.
+  /// Returns the batches of such.
+  private func record(_ work: RecordWork, _ database: DatabaseLoop) -> Set<Int64> {
     var work = work
     while desk.dispatcher == work.dispatcher {
+      if stop.isOverdue { return [] }
       if desk.isInDoubt {
         desk.recordBell.wait(upTo: .milliseconds(100))
-        if stop.isOverdue { return }
         continue
       }
-      let step = try database.step { store throws(PostgresError) in
+      let step = database.step { store throws(PostgresError) in
         try store.record(
           dispatcher: work.dispatcher,
           work.outcomes,
@@ -61,7 +63,7 @@ struct RecordLoop {
           )
         }
         desk.recorded(work, changes)
-        return
+        return []
       case .unleased(lost: true):
         logger.warning(
           "outcomes were refused: the lease is gone, another dispatcher has taken over",
@@ -77,8 +79,25 @@ struct RecordLoop {
           work.again = true
           desk.doubt()
         }
-        if stop.isOverdue { return }
+      case .refused(let error):
+        guard let (first, second) = work.halves else { return giveUp(work, error) }
+        let spoilt = record(first, database)
+        return spoilt.union(record(second.without(spoilt), database))
       }
     }
+    return []
+  }
+
+  private func giveUp(_ work: RecordWork, _ error: PostgresError) -> Set<Int64> {
+    for outcome in work.outcomes {
+      logger.critical(
+        "an outcome cannot be recorded",
+        metadata: [
+          "event": "\(outcome.delivery.event)", "endpoint": "\(outcome.delivery.endpoint)", "error": "\(error)",
+        ]
+      )
+    }
+    desk.gaveUp(work)
+    return Set(work.outcomes.compactMap(\.batch))
   }
 }

@@ -26,7 +26,7 @@ package struct HTTPEngineConfiguration: Sendable {
   package init(
     egress: EgressPolicy = EgressPolicy(),
     maxConnections: Int = 1024,
-    maxConnectionsPerHost: Int = 256,
+    maxConnectionsPerHost: Int = 1024,
     connectTimeout: Duration = .seconds(10),
     responseLimitBytes: Int = 64 * 1024,
     headerLimitBytes: Int = 64 * 1024,

@@ -31,6 +31,12 @@ extension OutboxStore {
     return try rows.required(rows.bool(0, 0), 0)
   }
 
+  /// The database's clock, in seconds since 1970.
+  package func serverTime() throws(PostgresError) -> Double {
+    let rows = try connection.query("SELECT date_part('epoch', clock_timestamp())")
+    return try rows.required(rows.double(0, 0), 0)
+  }
+
   /// A dispatcher whose lease had run out, and how many deliveries it left behind.
   package struct Recovered: Sendable {
     package var dispatcher: Int64
@@ -38,9 +44,13 @@ extension OutboxStore {
     package var deliveries: Int64
   }
 
-  /// Takes over from dispatchers whose lease ran out.
-  package func recover() throws(PostgresError) -> [Recovered] {
-    let rows = try connection.query("SELECT dispatcher_id, name, deliveries FROM outbox.recover()")
+  /// Takes over from dispatchers whose lease ran out, but for the caller itself, and from nobody for `settle` after the
+  /// server has started.
+  package func recover(caller: Int64? = nil, settle: Duration = .zero) throws(PostgresError) -> [Recovered] {
+    let rows = try connection.query(
+      "SELECT dispatcher_id, name, deliveries FROM outbox.recover($1, $2 * interval '1 ms')",
+      [.int8(caller), .int8(settle.milliseconds)]
+    )
     var recovered: [Recovered] = []
     for row in 0..<rows.count {
       recovered.append(

@@ -72,6 +72,8 @@ struct DispatchCommand: AsyncParsableCommand {
     var http = HTTPEngineConfiguration(egress: try egress.policy(), userAgent: "Martlet/\(martletVersion)")
     http.caFile = caFile
     http.maxConnections = maxInFlight
+    // Endpoints on one host must not wait for each other: the endpoint's own limit is the one that counts.
+    http.maxConnectionsPerHost = maxInFlight
     let host = ProcessInfo.processInfo
     var configuration = DispatcherConfiguration(
       database: database.configuration(applicationName: "martlet"),

@@ -35,6 +35,8 @@ import Testing
           let total = model.inFlight.values.reduce(0, +)
           let startable = model.queues.contains { endpoint, queue in
             !queue.isEmpty && model.inFlight[endpoint, default: 0] < model.limits[endpoint]!
+              && (model.inFlight[endpoint, default: 0] == 0
+                || model.inFlight[endpoint, default: 0] < maxInFlight - maxInFlight / 10 - total)
           }
           #expect(total == maxInFlight || !startable, seed)
         case 6..<9 where model.inFlight[endpoint, default: 0] > 0:
@@ -82,11 +84,22 @@ import Testing
   }
 
   @Test func endpointsTakeTurns() {
-    var flight = FlightControl<Int64>(capacity: 1000, maxInFlight: 6)
-    for endpoint in [Int64(1), 1, 1, 1, 1, 2, 2, 3] { flight.enqueue(endpoint, endpoint: endpoint, limit: 100) }
-    #expect(flight.start() == [1, 2, 3, 1, 2, 1])
-    flight.finish(endpoint: 3)
+    var flight = FlightControl<Int64>(capacity: 1000, maxInFlight: 100)
+    for endpoint in [Int64(1), 1, 1, 1, 1, 2, 2, 3] { flight.enqueue(endpoint, endpoint: endpoint, limit: 4) }
+    #expect(flight.start() == [1, 2, 3, 1, 2, 1, 1])
+    flight.finish(endpoint: 1)
     #expect(flight.start() == [1])
+  }
+
+  @Test func endpointsThatHangLeaveSlotsForANewcomer() {
+    var flight = FlightControl<Int64>(capacity: 10_000, maxInFlight: 1000)
+    for endpoint in Int64(1)...100 {
+      for _ in 0..<32 { flight.enqueue(endpoint, endpoint: endpoint, limit: 32) }
+      _ = flight.start()
+    }
+    #expect(flight.inFlight < 1000)
+    flight.enqueue(777, endpoint: 777, limit: 32)
+    #expect(flight.start() == [777])
   }
 
   @Test func loweredLimitHoldsForWhatIsQueued() {

@@ -40,6 +40,7 @@ import Testing
     plan.claimed([:], asked: [1, 3], slots: [200, 200])
     if case .claim = plan.next(full, at: start) { Issue.record("claimed again what is known to be empty") }
     let later = start + .milliseconds(10)
+    plan.cut(events: 1, more: true, at: start)
     #expect(plan.next(full, at: later) == .claim(endpoints: [2], slots: [200], floors: [nil]))
   }
 
@@ -52,18 +53,63 @@ import Testing
     #expect(plan.next(flight(), at: due) == .claim(endpoints: [5], slots: [500], floors: [nil]))
   }
 
+  @Test func oneClaimTakesNoMoreThanThereIsRoomForInAll() {
+    var plan = looked((Int64(1)...300).map { ($0, .zero) })
+    guard case .claim(let endpoints, let slots, _) = plan.next(flight(), at: start) else {
+      Issue.record("no claim")
+      return
+    }
+    #expect(slots.reduce(0, +) <= 500)
+    #expect(endpoints.count == slots.count && slots.allSatisfy { $0 > 0 })
+  }
+
+  @Test func aBacklogThatIsClaimedForEverDoesNotKeepTheLogWaiting() {
+    var plan = looked([(1, .zero)])
+    var cuts = 0
+    var now = start
+    for _ in 0..<100 {
+      switch plan.next(flight(), at: now) {
+      case .claim(_, let slots, _): plan.claimed(yields(1, slots[0], latest: 77_000_000), asked: [1], slots: slots)
+      case .cut:
+        cuts += 1
+        plan.cut(events: 1, more: true, at: now)
+      case .look: plan.looked([(1, .zero)], at: now)
+      default: break
+      }
+      now += .milliseconds(5)
+    }
+    #expect(cuts >= 15)
+  }
+
+  @Test func aCutThatTookTooLongIsMadeSmallerUntilItFits() {
+    var plan = looked()
+    func events() -> Int? {
+      if case .cut(let events, _, _, _, _) = plan.next(flight(), at: start) { events } else { nil }
+    }
+    #expect(events() == 500)
+    for _ in 0..<3 { plan.cutTookTooLong() }
+    #expect(events() == 62)
+    for _ in 0..<30 { plan.cutTookTooLong() }
+    #expect(events() == 1)
+    for _ in 0..<1000 { plan.cut(events: 1, more: true, at: start) }
+    #expect(events() == 500)
+  }
+
   @Test func floorsFollowTheLastClaim() {
     var plan = looked([(1, .zero)])
     let first = IntakePlan.Action.claim(endpoints: [1], slots: [500], floors: [nil])
     #expect(plan.next(flight(), at: start) == first)
     plan.claimed(yields(1, 500, latest: 77_000_000), asked: [1], slots: [500])
+    plan.cut(events: 1, more: true, at: start)
     #expect(plan.next(flight(), at: start) == .claim(endpoints: [1], slots: [500], floors: [77_000_000]))
     // Fewer than asked for: done until the next look, and then from a little further back.
     plan.claimed(yields(1, 499, latest: 99_000_000), asked: [1], slots: [500])
+    plan.cut(events: 1, more: true, at: start)
     plan.looked([(1, .zero)], at: start)
     #expect(plan.next(flight(), at: start) == .claim(endpoints: [1], slots: [500], floors: [89_000_000]))
     // Nothing though something was said to be due: everything is searched.
     plan.claimed([:], asked: [1], slots: [500])
+    plan.cut(events: 1, more: true, at: start)
     plan.looked([(1, .zero)], at: start)
     #expect(plan.next(flight(), at: start) == first)
   }
@@ -79,6 +125,7 @@ import Testing
       }
       if floors == [nil] { full += 1 }
       plan.claimed(yields(1, 10, latest: 77_000_000), asked: [1], slots: slots)
+      plan.cut(events: 1, more: true, at: now)
       now += .milliseconds(100)
       plan.looked([(1, .zero)], at: now)
     }

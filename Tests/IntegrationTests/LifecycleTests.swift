@@ -126,6 +126,60 @@ import Testing
     #expect(try await database.missing() == 0)
   }
 
+  /// SIGTERM, and PostgreSQL goes away before the last outcome is recorded.
+  @Test func shutdownEndsThoughTheDatabaseWentAwayAndLosesNothing() async throws {
+    let database = try await TestDatabase.makeAlone()
+    let listener = try await Listener { _, _ in Reply(status: 200, delay: .seconds(1)) }
+    _ = try await database.addEndpoint(listener.url())
+    let running = try RunningDispatcher(database, gracePeriod: .seconds(3))
+    try await database.publish(1)
+    try await eventually("it is in flight") { listener.arrivals.count == 1 }
+    await database.session.disconnect()
+    try await database.server.halt(.immediate)
+    async let stopped: Void = running.stop()
+    try await eventually("it was answered") { running.dispatcher.status.inFlight == 0 }
+    try await database.server.resume()
+    try await stopped
+    // Recorded, or available again: never held by nobody.
+    try await database.execute("SELECT * FROM outbox.recover()")
+    #expect(try await database.missing() == 0)
+    try await database.server.stop()
+  }
+
+  /// One outcome that the database refuses costs that one, not the dispatcher.
+  @Test func anOutcomeThatCannotBeRecordedStopsNobody() async throws {
+    let database = try await TestDatabase.make()
+    let listener = try await Listener()
+    _ = try await database.addEndpoint(listener.url())
+    try await database.execute(
+      """
+      CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF (SELECT payload ->> 'n' FROM outbox.event e WHERE e.id = NEW.event_id) = '7' AND NEW.outcome = 'delivered' THEN
+          RAISE EXCEPTION 'not this one' USING ERRCODE = 'data_exception';
+        END IF;
+        RETURN NEW; END $$;
+      DO $$ DECLARE p text; BEGIN
+        FOR p IN SELECT partition FROM outbox.partitions() WHERE parent = 'attempt' LOOP
+          EXECUTE format('CREATE TRIGGER refuse BEFORE INSERT ON outbox.%I FOR EACH ROW EXECUTE FUNCTION public.refuse()', p);
+        END LOOP; END $$;
+      GRANT EXECUTE ON FUNCTION public.refuse() TO PUBLIC;
+      """
+    )
+    try await withDispatcher(database) { dispatcher in
+      try await database.publish(20)
+      try await eventually("all others are recorded") {
+        try await database.int("SELECT count(*) FROM outbox.attempt WHERE outcome = 'delivered'") == 19
+      }
+      try await database.publish(5, first: 21)
+      try await eventually("it goes on") {
+        try await database.int("SELECT count(*) FROM outbox.attempt WHERE outcome = 'delivered'") == 24
+      }
+    }
+    // Given back on shutdown: it will be tried again.
+    #expect(try await database.int("SELECT count(*) FROM outbox.delivery") == 1)
+    #expect(try await database.missing() == 0)
+  }
+
   @Test func theAdminServerTellsHealthAndMetrics() async throws {
     let database = try await TestDatabase.make()
     let listener = try await Listener()

@@ -169,7 +169,7 @@ final class EngineLoop {
     guard !crowded.isEmpty else { return }
     for origin in crowded {
       for pending in origin.popExpired(now: now) {
-        fail(pending, HTTPFailure(.timeout, "the deadline passed while waiting for a connection"), now: now)
+        fail(pending, HTTPFailure(.aborted, "the deadline passed while waiting for a connection"), now: now)
       }
     }
     crowded.removeAll { !$0.hasWaiting }
