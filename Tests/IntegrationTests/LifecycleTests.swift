@@ -56,9 +56,14 @@ import Testing
     try await withDispatcher(database) { dispatcher in
       try await database.publish(5)
       try await eventually("five are in flight") { listener.arrivals.count == 5 }
-      // What another dispatcher does once the lease has run out.
-      try await database.execute("UPDATE outbox.dispatcher SET expires_at = now() - interval '1 s'")
-      #expect(try await database.int("SELECT sum(deliveries) FROM outbox.recover()") == 5)
+      // What another dispatcher does once the lease has run out; in one transaction, or it would be renewed in between.
+      let deliveries = try await database.session.withConnection { connection in
+        try connection.transaction { connection in
+          try connection.execute("UPDATE outbox.dispatcher SET expires_at = now() - interval '1 s'")
+          return try connection.query("SELECT sum(deliveries)::bigint FROM outbox.recover()").int64(0, 0)
+        }
+      }
+      #expect(deliveries == 5)
       try await eventually("they are delivered under a new lease") {
         try await database.int("SELECT count(*) FROM outbox.attempt WHERE outcome = 'delivered'") == 5
       }
