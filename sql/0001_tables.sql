@@ -147,6 +147,9 @@ CREATE TABLE outbox.endpoint (
   max_age           interval NOT NULL DEFAULT '7 days' CHECK (max_age BETWEEN '1 s' AND '365 days'),
   max_in_flight     int      NOT NULL DEFAULT 32      CHECK (max_in_flight BETWEEN 1 AND 10000),
   failure_threshold int      NOT NULL DEFAULT 10      CHECK (failure_threshold BETWEEN 1 AND 1000000),
+  -- Set when Martlet disabled it by itself; cleared when it is enabled again.
+  disabled_at       timestamptz,
+  disabled_because  text,
   created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
   updated_at        timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -171,6 +174,17 @@ CREATE TABLE outbox.subscription (
   since       xid8,
   PRIMARY KEY (tenant, pattern, endpoint_id)
 );
+-- Subscriptions of the past: events with tx >= since that `until`, the position when it ended, had seen were certainly cut
+-- while this was one. The reconciler proves conservation for them, too.
+CREATE TABLE outbox.past_subscription (
+  tenant      text NOT NULL,
+  pattern     text NOT NULL,
+  endpoint_id bigint NOT NULL,
+  since       xid8 NOT NULL,
+  until       pg_snapshot NOT NULL,
+  ended_at    timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX past_subscription_pattern ON outbox.past_subscription (tenant, pattern);
 CREATE INDEX subscription_endpoint ON outbox.subscription (endpoint_id);
 CREATE INDEX subscription_unstamped ON outbox.subscription (endpoint_id) WHERE since IS NULL;
 

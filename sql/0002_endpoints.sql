@@ -72,6 +72,10 @@ BEGIN
   IF TG_OP = 'UPDATE' THEN
     NEW.version := nextval('outbox.endpoint_version');
     NEW.updated_at := clock_timestamp();
+    IF NEW.state <> 'disabled' THEN
+      NEW.disabled_at := NULL;
+      NEW.disabled_because := NULL;
+    END IF;
   END IF;
   RETURN NEW;
 END $$;
@@ -85,7 +89,11 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF TG_OP = 'INSERT' OR (NEW.tenant, NEW.event_types, NEW.state = 'disabled')
       IS DISTINCT FROM (OLD.tenant, OLD.event_types, OLD.state = 'disabled') THEN
-    DELETE FROM outbox.subscription WHERE endpoint_id = NEW.id;
+    WITH ended AS (DELETE FROM outbox.subscription s WHERE s.endpoint_id = NEW.id RETURNING s.*)
+    INSERT INTO outbox.past_subscription (tenant, pattern, endpoint_id, since, until)
+    SELECT e.tenant, e.pattern, e.endpoint_id, e.since, p.done
+    FROM ended e, (SELECT p.done FROM outbox.position p ORDER BY p.id DESC LIMIT 1) p
+    WHERE e.since < pg_snapshot_xmax(p.done);
     IF NEW.state <> 'disabled' THEN
       INSERT INTO outbox.subscription (tenant, pattern, endpoint_id)
       SELECT DISTINCT NEW.tenant, t, NEW.id FROM unnest(NEW.event_types) t;
@@ -135,6 +143,22 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
   SELECT 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')
 $$;
 
+-- Refuses a secret that no dispatcher could sign with.
+CREATE FUNCTION outbox.require_usable_secret(secret text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE bytes int;
+BEGIN
+  IF secret !~ '^whs(ec|k)_([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$' THEN
+    RAISE EXCEPTION 'the secret is not usable: it must be whsec_ (HMAC) or whsk_ (ed25519) and base64'
+      USING ERRCODE = 'check_violation', HINT = 'Leave it out and one is made.';
+  END IF;
+  bytes := length(decode(substr(secret, position('_' IN secret) + 1), 'base64'));
+  IF secret LIKE 'whsec%' AND bytes NOT BETWEEN 16 AND 64 OR secret LIKE 'whsk%' AND bytes NOT IN (32, 64) THEN
+    RAISE EXCEPTION 'the secret is not usable: it decodes to % bytes; whsec_ takes 16 to 64, whsk_ 32 or 64', bytes
+      USING ERRCODE = 'check_violation', HINT = 'Leave it out and one is made.';
+  END IF;
+END $$;
+
 -- Adds an endpoint and returns its id. Without `secret` one is made; outbox.rotate_secret shows a new one.
 CREATE FUNCTION outbox.add_endpoint(
   url text, event_types text[] DEFAULT '{*}', tenant text DEFAULT '', secret text DEFAULT NULL,
@@ -146,10 +170,7 @@ CREATE FUNCTION outbox.add_endpoint(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE new_id bigint;
 BEGIN
-  IF secret !~ '^whs(ec|k)_([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$' THEN
-    RAISE EXCEPTION 'the secret is not usable: it must be whsec_ (HMAC) or whsk_ (ed25519) and base64'
-      USING ERRCODE = 'check_violation', HINT = 'Leave it out and one is made.';
-  END IF;
+  PERFORM outbox.require_usable_secret(secret);
   INSERT INTO outbox.endpoint (url, event_types, tenant, ordered, format, headers, timeout, max_attempts, first_delay,
       multiplier, longest_delay, max_age, max_in_flight, failure_threshold, jitter)
   VALUES (url, event_types, tenant, ordered, format, headers, timeout, max_attempts, first_delay,
@@ -162,7 +183,9 @@ END $$;
 CREATE FUNCTION outbox.set_endpoint_state(endpoint bigint, new_state text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  UPDATE outbox.endpoint e SET state = new_state WHERE e.id = set_endpoint_state.endpoint;
+  -- Whoever calls this has decided: a mark that Martlet did it by itself goes.
+  UPDATE outbox.endpoint e SET state = new_state, disabled_at = NULL, disabled_because = NULL
+  WHERE e.id = set_endpoint_state.endpoint;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint
       USING ERRCODE = 'no_data_found', HINT = 'SELECT id, url FROM outbox.endpoint';
@@ -187,10 +210,7 @@ CREATE FUNCTION outbox.rotate_secret(endpoint bigint, overlap interval DEFAULT '
 RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE fresh text := coalesce(secret, outbox.new_secret());
 BEGIN
-  IF fresh !~ '^whs(ec|k)_([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$' THEN
-    RAISE EXCEPTION 'the secret is not usable: it must be whsec_ (HMAC) or whsk_ (ed25519) and base64'
-      USING ERRCODE = 'check_violation', HINT = 'Leave it out and one is made.';
-  END IF;
+  PERFORM outbox.require_usable_secret(fresh);
   UPDATE outbox.endpoint e SET version = e.version WHERE e.id = rotate_secret.endpoint;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint USING ERRCODE = 'no_data_found';

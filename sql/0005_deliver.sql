@@ -185,7 +185,7 @@ BEGIN
       PERFORM FROM outbox.endpoint e
       WHERE e.id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
       ORDER BY e.id FOR NO KEY UPDATE OF e;
-      UPDATE outbox.endpoint SET state = 'disabled'
+      UPDATE outbox.endpoint SET state = 'disabled', disabled_at = clock_timestamp(), disabled_because = 'it answered 410 (gone)'
       WHERE id IN (SELECT u.endpoint FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone')
         AND state <> 'disabled';
     END IF;

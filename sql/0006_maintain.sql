@@ -111,6 +111,7 @@ BEGIN
       AND pg_visible_in_snapshot(e.tx, (SELECT x.done FROM outbox.position x ORDER BY x.id DESC LIMIT 1))
       AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = e.id)
       AND NOT EXISTS (SELECT FROM outbox.batch b WHERE e.id = ANY (b.event_ids));
+    DELETE FROM outbox.past_subscription s WHERE s.ended_at < first_event_day::timestamp AT TIME ZONE 'UTC';
     DELETE FROM outbox.attempt_default WHERE at < first_attempt_day::timestamp AT TIME ZONE 'UTC';
   EXCEPTION WHEN lock_not_available THEN
     action := 'postponed (locked)'; subject := 'deleting old rows';
@@ -191,6 +192,7 @@ BEGIN
     SELECT count(*) INTO pending FROM outbox.event WHERE tx = own;
   END IF;
   UPDATE outbox.subscription SET since = NULL;
+  DELETE FROM outbox.past_subscription;
   -- A transaction counts as over in its own snapshot once one with a higher id has ended; ours is still to come.
   here := pg_current_snapshot();
   IF own < pg_snapshot_xmax(here) THEN

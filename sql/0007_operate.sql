@@ -153,10 +153,10 @@ BEGIN
           WHERE d.event_id = event AND d.endpoint_id = s.endpoint_id ORDER BY p.seq LIMIT 1))
         WHEN 'waiting' THEN concat_ws('; ', 'next attempt ' || s.next_attempt_at,
           CASE WHEN ep.state <> 'enabled' THEN 'the endpoint is ' || ep.state END,
-          CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state END)
+          CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state || coalesce(', probed at ' || h.probe_at, '') END)
         WHEN 'retrying' THEN concat_ws('; ', 'next attempt ' || s.next_attempt_at,
           CASE WHEN ep.state <> 'enabled' THEN 'the endpoint is ' || ep.state END,
-          CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state END, s.last_error)
+          CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state || coalesce(', probed at ' || h.probe_at, '') END, s.last_error)
         ELSE s.last_error END
     FROM outbox.delivery_status s LEFT JOIN outbox.endpoint ep ON ep.id = s.endpoint_id
     LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = s.endpoint_id

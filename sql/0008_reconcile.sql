@@ -23,20 +23,25 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   ), kind AS MATERIALIZED (
     SELECT DISTINCT r.tenant, r.type FROM recent r
   ), route AS MATERIALIZED (
-    SELECT k.tenant, k.type, s.endpoint_id, min(s.since) AS since
+    SELECT k.tenant, k.type, s.endpoint_id, s.since, s.until
     FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
-    JOIN outbox.subscription s ON s.tenant = k.tenant AND s.pattern = p.pattern
-    WHERE s.since IS NOT NULL GROUP BY k.tenant, k.type, s.endpoint_id
+    CROSS JOIN LATERAL (
+      SELECT s.endpoint_id, s.since, NULL::pg_snapshot AS until FROM outbox.subscription s
+      WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND s.since IS NOT NULL
+      UNION ALL
+      SELECT s.endpoint_id, s.since, s.until FROM outbox.past_subscription s
+      WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = s.endpoint_id)) s
   ), flying AS MATERIALIZED (
     SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f
   ), pair AS (
-    SELECT r.id, t.endpoint_id,
+    SELECT r.id, r.endpoint_id,
       EXISTS (SELECT FROM outbox.attempt a
-              WHERE a.event_id = r.id AND a.endpoint_id = t.endpoint_id AND a.outcome = 'delivered') AS delivered,
-      EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = r.id AND d.endpoint_id = t.endpoint_id) AS waiting,
-      EXISTS (SELECT FROM outbox.dead_letter l WHERE l.event_id = r.id AND l.endpoint_id = t.endpoint_id) AS dead,
-      (r.id, t.endpoint_id) IN (SELECT f.event_id, f.endpoint_id FROM flying f) AS flying
-    FROM recent r JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since
+              WHERE a.event_id = r.id AND a.endpoint_id = r.endpoint_id AND a.outcome = 'delivered') AS delivered,
+      EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = r.id AND d.endpoint_id = r.endpoint_id) AS waiting,
+      EXISTS (SELECT FROM outbox.dead_letter l WHERE l.event_id = r.id AND l.endpoint_id = r.endpoint_id) AS dead,
+      (r.id, r.endpoint_id) IN (SELECT f.event_id, f.endpoint_id FROM flying f) AS flying
+    FROM (SELECT DISTINCT r.id, t.endpoint_id FROM recent r
+          JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since AND (t.until IS NULL OR pg_visible_in_snapshot(r.tx, t.until))) r
   )
   SELECT (SELECT count(*) FROM recent), (SELECT min(r.created_at) FROM recent r), count(*),
          count(*) FILTER (WHERE p.delivered AND NOT p.waiting AND NOT p.dead AND NOT p.flying),
@@ -153,6 +158,12 @@ BEGIN
       format('Tell its owner. It is probed by itself and nothing is lost. SELECT outbox.pause(%s); stops trying, SELECT outbox.resume(%1$s); tries at once.', e.id)
     FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
     WHERE e.state = 'enabled' AND (h.state <> 'closed' OR (h.consecutive_failures > 0 AND h.failing_since < now - failing_after));
+
+  RETURN QUERY
+    SELECT 'warning', 'endpoint disabled by itself', format('endpoint %s (%s)', e.id, e.url),
+      format('Martlet disabled it at %s because %s; events since then are not kept for it', e.disabled_at, e.disabled_because),
+      format('Ask its owner. SELECT outbox.resume(%s); enables it, outbox.replay(%1$s, %L) sends what it missed; outbox.disable(%1$s) is the answer if it is gone for good.', e.id, e.disabled_at)
+    FROM outbox.endpoint e WHERE e.disabled_because IS NOT NULL;
 
   RETURN QUERY
     SELECT CASE e.state WHEN 'disabled' THEN 'warning' ELSE 'info' END, e.state || ' endpoint with a backlog', format('endpoint %s (%s)', e.id, e.url),

@@ -35,20 +35,20 @@ GRANT USAGE ON SCHEMA outbox TO outbox_publisher, outbox_dispatcher, outbox_oper
 GRANT INSERT (type, tenant, key, payload, metadata, not_before) ON outbox.event TO outbox_publisher;
 GRANT EXECUTE ON FUNCTION outbox.publish(text, jsonb, text, text, jsonb, timestamptz), outbox.uuid_v7() TO outbox_publisher;
 
-GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.endpoint_secret, outbox.position, outbox.dispatcher,
+GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.endpoint_secret, outbox.position, outbox.dispatcher,
   outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting,
   outbox.anchor, outbox.backlog, outbox.endpoint_status, outbox.delivery_status, outbox.stuck, outbox.in_flight TO outbox_dispatcher;
 GRANT SELECT, INSERT, DELETE ON outbox.witness TO outbox_dispatcher, outbox_operator;
 GRANT INSERT ON outbox.position, outbox.dispatcher, outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter,
   outbox.endpoint_health TO outbox_dispatcher;
 GRANT UPDATE ON outbox.dispatcher, outbox.delivery, outbox.endpoint_health TO outbox_dispatcher;
-GRANT UPDATE (state, version, updated_at) ON outbox.endpoint TO outbox_dispatcher;
+GRANT UPDATE (state, version, updated_at, disabled_at, disabled_because) ON outbox.endpoint TO outbox_dispatcher;
 GRANT UPDATE (since) ON outbox.subscription TO outbox_dispatcher, outbox_operator;
 GRANT DELETE ON outbox.dispatcher, outbox.batch, outbox.delivery TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.delivery_seq, outbox.endpoint_version TO outbox_dispatcher, outbox_operator;
 
 -- An operator reads everything but secrets, and repairs.
-GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.position, outbox.dispatcher, outbox.batch,
+GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.position, outbox.dispatcher, outbox.batch,
   outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting, outbox.anchor,
   outbox.backlog, outbox.endpoint_status, outbox.delivery_status, outbox.stuck, outbox.in_flight TO outbox_operator;
 GRANT SELECT (endpoint_id, id, created_at, expires_at), UPDATE (expires_at) ON outbox.endpoint_secret TO outbox_operator;

@@ -57,7 +57,10 @@ package struct AdminServerError: Error, CustomStringConvertible {
   var port: UInt16
   var cause: any Error
   package var description: String {
-    "The admin server cannot listen on \(host):\(port): \(cause). Choose another address with --admin."
+    let reason =
+      "\(cause)".contains("errno: 98")
+      ? "the port is already in use" : "the address cannot be used (an IPv4 address of this host is needed)"
+    return "The admin server cannot listen on \(host):\(port): \(reason). Choose another with --admin."
   }
 }
 

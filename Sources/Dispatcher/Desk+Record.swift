@@ -101,9 +101,12 @@ extension Desk {
     if promoted { intakeBell.ring() }
   }
 
-  /// The work cannot be recorded, ever.
+  /// The work cannot be recorded, ever: its outcomes are missing again, so their batches are never finished by us.
   func gaveUp(_ work: RecordWork) {
-    withState { $0.recording.removeFirst(min(work.outcomes.count, $0.recording.count)) }
+    withState { state in
+      state.recording.removeFirst(min(work.outcomes.count, state.recording.count))
+      for case let batch? in work.outcomes.map(\.batch) { state.batches[batch, default: 0] += 1 }
+    }
   }
 
   /// Nothing more is taken in or sent; what is queued goes back untried.

@@ -20,9 +20,15 @@ package struct Finding: Sendable, Codable, Equatable {
 }
 
 extension OutboxStore {
-  /// The reconciler's findings, the worst first.
-  package func reconcile() throws(PostgresError) -> [Finding] {
-    let rows = try connection.query("SELECT severity, finding, subject, detail, remedy FROM outbox.reconcile()")
+  /// The reconciler's findings, the worst first. Waits a few seconds for a lock at most, and then throws SQLSTATE 55P03.
+  ///
+  /// - Parameter since: how far back conservation is proved, as PostgreSQL reads an interval.
+  package func reconcile(since: String = "1 hour") throws(PostgresError) -> [Finding] {
+    try connection.execute("SET lock_timeout = '3s'")
+    let rows = try connection.query(
+      "SELECT severity, finding, subject, detail, remedy FROM outbox.reconcile(since => $1::text::interval)",
+      [.text(since)]
+    )
     var findings: [Finding] = []
     for row in 0..<rows.count {
       let severity = try rows.required(rows.string(row, 0), 0)
@@ -38,5 +44,21 @@ extension OutboxStore {
     }
     let order = Finding.Severity.allCases
     return findings.sorted { order.firstIndex(of: $0.severity)! < order.firstIndex(of: $1.severity)! }
+  }
+
+  /// Who holds or wants a lock on Martlet's tables that keeps others out, in words, a line each.
+  package func lockHolders() throws(PostgresError) -> [String] {
+    let rows = try connection.query(
+      """
+      SELECT DISTINCT CASE WHEN l.granted THEN 'held by ' ELSE 'wanted by ' END
+        || coalesce(format('session %s (%s, %s since %s): %s', a.pid, a.usename, a.state, a.xact_start, left(a.query, 80)),
+                    'a prepared transaction; see pg_prepared_xacts')
+      FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+      WHERE n.nspname = 'outbox' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND (l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') OR l.pid IS NULL)
+      """
+    )
+    return (0..<rows.count).compactMap { rows.string($0, 0) }
   }
 }

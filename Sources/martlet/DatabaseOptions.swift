@@ -15,6 +15,12 @@ struct DatabaseOptions: ParsableArguments {
   )
   var databaseUrl: String?
 
+  func validate() throws {
+    if let databaseUrl, databaseUrl.allSatisfy(\.isWhitespace) {
+      throw ValidationError("--database-url is empty. Is a shell variable not set?")
+    }
+  }
+
   var connectionString: String? { databaseUrl ?? ProcessInfo.processInfo.environment["DATABASE_URL"] }
 
   func configuration(applicationName: String = "martlet") -> ConnectionConfiguration {
@@ -46,6 +52,16 @@ struct CommandFailure: Error, CustomStringConvertible {
 
   init(_ error: PostgresError) {
     switch (error.kind, error.sqlState) {
+    case (.connection, _) where error.message.contains("password") || error.message.contains("authentication"):
+      description = """
+        The database refuses the login: \(error.message)
+        Give the password in PGPASSWORD, in ~/.pgpass or in the URL, for the user named there.
+        """
+    case (.connection, _) where error.message.contains("does not exist"):
+      description = """
+        The database refuses the connection: \(error.message)
+        Create it (createdb, createuser), or name another with --database-url or DATABASE_URL.
+        """
     case (.connection, _):
       description = """
         The database cannot be used: \(error.message)

@@ -24,12 +24,15 @@ struct DeadCommand: AsyncParsableCommand {
     @OptionGroup var database: DatabaseOptions
     @OptionGroup var output: OutputOptions
     @OptionGroup var filter: Filter
-    @Option(help: "At most this many.") var limit = 50
+    @Option(help: "At most this many, the newest.") var limit = 50
+    func validate() throws {
+      guard limit > 0 else { throw ValidationError("--limit must be at least 1.") }
+    }
     func run() async throws {
       try await database.withStore { [output, filter, limit] store in
         try output.print(
           """
-          SELECT id, died_at::timestamptz(0) AS died_at, endpoint_id, url, type, reason, attempts, last_status, last_error
+          SELECT id, died_at::timestamptz(0) AS died_at, endpoint_id, url, event_id, type, reason, attempts, last_status, last_error
           FROM outbox.dead_letter
           WHERE ($1::bigint IS NULL OR endpoint_id = $1) AND (reason = $2 OR ($2 IS NULL AND reason <> 'discarded'))
           ORDER BY id DESC LIMIT $3

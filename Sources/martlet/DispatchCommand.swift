@@ -54,6 +54,11 @@ struct DispatchCommand: AsyncParsableCommand {
     if let caFile, !FileManager.default.isReadableFile(atPath: caFile) {
       throw ValidationError("--ca-file \(caFile): there is no such readable file.")
     }
+    if let caFile,
+      (try? String(contentsOfFile: caFile, encoding: .utf8))?.contains("-----BEGIN CERTIFICATE-----") != true
+    {
+      throw ValidationError("--ca-file \(caFile): this is not a PEM file of certificates.")
+    }
     if let admin, Self.address(admin) == nil {
       throw ValidationError("--admin \(admin) is not an IPv4 address and a port: 127.0.0.1:9464")
     }
@@ -63,7 +68,7 @@ struct DispatchCommand: AsyncParsableCommand {
   private static func address(_ text: String) -> (host: String, port: UInt16)? {
     let parts = text.split(separator: ":", omittingEmptySubsequences: false)
     guard parts.count == 2, !parts[0].isEmpty, let port = UInt16(parts[1]) else { return nil }
-    return (String(parts[0]), port)
+    return (parts[0] == "localhost" ? "127.0.0.1" : String(parts[0]), port)
   }
 
   func run() async throws {

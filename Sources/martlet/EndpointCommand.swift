@@ -29,7 +29,13 @@ struct EndpointCommand: AsyncParsableCommand {
     @Option(help: "Only events of this tenant.") var tenant = ""
     @Option(help: "whsec_… (HMAC) or whsk_… (ed25519). Default: a new one.") var secret: String?
     @Flag(help: "Deliver events with the same key in the order of their commits.") var ordered = false
-    @Option(help: "standard, cloudevents, raw or classic.") var format = "standard"
+    @Option(
+      help: """
+        The body: standard {"type","timestamp","data"}, cloudevents (structured 1.0), raw (the payload alone) or classic \
+        {"event","data"}.
+        """
+    )
+    var format = "standard"
     @Option(name: .customLong("header"), help: "\"Name: value\", sent with every request; repeat for several.")
     var headers: [String] = []
     @Option(help: "Seconds for the whole exchange.") var timeout = 15.0
@@ -40,6 +46,8 @@ struct EndpointCommand: AsyncParsableCommand {
       guard timeout.isFinite, (0.05...300).contains(timeout) else {
         throw ValidationError("--timeout must be 0.05 to 300 seconds.")
       }
+      guard (1...1000).contains(maxAttempts) else { throw ValidationError("--max-attempts must be 1 to 1000.") }
+      guard (1...10_000).contains(maxInFlight) else { throw ValidationError("--max-in-flight must be 1 to 10000.") }
       guard ["standard", "cloudevents", "raw", "classic"].contains(format) else {
         throw ValidationError("--format must be standard, cloudevents, raw or classic.")
       }
@@ -99,7 +107,8 @@ struct EndpointCommand: AsyncParsableCommand {
       try await database.withStore { [output] store in
         try output.print(
           """
-          SELECT id, tenant, url, array_to_string(event_types, ' ') AS types, state, circuit, waiting, dead_letters
+          SELECT id, tenant, url, array_to_string(event_types, ' ') AS types, state, circuit, waiting, dead_letters,
+            failing_since::timestamptz(0) AS failing_since, last_error
           FROM outbox.endpoint_status ORDER BY id
           """,
           from: store,
@@ -162,6 +171,9 @@ struct EndpointCommand: AsyncParsableCommand {
     @OptionGroup var database: DatabaseOptions
     @Argument(help: "The endpoint's id.") var id: Int64
     @Option(help: "Hours during which both secrets sign.") var overlapHours = 24
+    func validate() throws {
+      guard overlapHours >= 0 else { throw ValidationError("--overlap-hours must not be negative.") }
+    }
     func run() async throws {
       let secret = try await database.withStore { [id, overlapHours] store in
         try unlessUnknown(id) {

@@ -25,7 +25,12 @@ struct EventCommand: AsyncParsableCommand {
 
     func run() async throws {
       var text = payload
-      if text == "-" { text = String(decoding: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) }
+      if text == "-" {
+        guard let input = String(validating: FileHandle.standardInput.readDataToEndOfFile(), as: UTF8.self) else {
+          throw CommandFailure("The payload was refused: standard input is not valid UTF-8.")
+        }
+        text = input
+      }
       let parameters: [Parameter] = [.text(type), .jsonb(text), .text(key), .text(tenant), .jsonb(metadata)]
       // No check of the schema's version: a publisher may not read it, and needs not.
       let id = try await database.withStore(requiresSchema: false) { store in
@@ -54,20 +59,22 @@ struct EventCommand: AsyncParsableCommand {
       try await database.withStore { [output, id] store in
         let event = Parameter.uuid(UUID(uuidString: id))
         do {
-          if !output.json {
-            try output.print(
-              "SELECT id, type, tenant, key, created_at, length(payload::text) AS bytes FROM outbox.event WHERE id = $1",
-              [event],
-              from: store,
-              empty: "The event has expired; a dead letter is left of it."
-            )
-            print("")
+          // Asked first: it knows whether there is such an event at all.
+          let explained = try store.connection.queryText("SELECT * FROM outbox.explain($1)", [event])
+          if output.json {
+            return try output.print("SELECT * FROM outbox.explain($1)", [event], from: store, empty: "")
           }
           try output.print(
-            "SELECT * FROM outbox.explain($1)",
+            "SELECT id, type, tenant, key, created_at, length(payload::text) AS bytes FROM outbox.event WHERE id = $1",
             [event],
             from: store,
-            empty: "No endpoint was subscribed to it."
+            empty: "The event has expired; a dead letter is left of it."
+          )
+          print("")
+          print(
+            explained.rows.isEmpty
+              ? "No endpoint was subscribed to it."
+              : TextTable(columns: explained.columns, rows: explained.rows).description
           )
         } catch let error as PostgresError where error.sqlState == "P0002" {
           throw CommandFailure("There is no event \(id): it was never committed, or is older than the log's retention.")
@@ -136,6 +143,7 @@ extension CommandFailure {
   fileprivate init(publishing error: PostgresError) {
     switch error.sqlState {
     case "23514": self.init("The event was refused: \(error.message).")
+    case "54001": self.init("The payload was refused: it is nested too deeply.")
     case "3F000", "42P01", "42883": self.init("This database has no outbox. Run `martlet migrate` first.")
     case "22P02", "22P05", "22021": self.init("The payload was refused: \(error.message). \(error.detail ?? "")")
     default: self.init(error)

@@ -24,4 +24,15 @@ struct Martlet: AsyncParsableCommand {
       DeadCommand.self, ReceiveCommand.self, DemoCommand.self, BenchCommand.self,
     ]
   )
+
+  static func main() async {
+    // Swift repairs what is not UTF-8 before anybody sees it; a payload must not be changed silently.
+    for index in 1..<max(1, Int(CommandLine.argc)) {
+      if let argument = CommandLine.unsafeArgv[index], String(validatingCString: argument) == nil {
+        "Error: argument \(index) is not valid UTF-8.".printToStandardError()
+        exit(withError: ExitCode(64))
+      }
+    }
+    await main(nil)
+  }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import OutboxStore
+import Postgres
 
 struct ReconcileCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -14,11 +15,27 @@ struct ReconcileCommand: AsyncParsableCommand {
 
   @OptionGroup var database: DatabaseOptions
   @OptionGroup var output: OutputOptions
+  @Option(help: "How far back to prove that nothing is missing: '1 hour', '7 days'. At most the newest 100,000 events.")
+  var since = "1 hour"
 
   func run() async throws {
     let findings: [Finding]
     do {
-      findings = try await database.withStore { try $0.reconcile() }
+      findings = try await database.withStore { [since] store in
+        do {
+          return try store.reconcile(since: since)
+        } catch let error as PostgresError where error.sqlState == "55P03" {
+          let holders = (try? store.lockHolders()) ?? []
+          throw CommandFailure(
+            "waited in vain for a lock on Martlet's tables"
+              + (holders.isEmpty ? "." : ":\n  " + holders.joined(separator: "\n  "))
+          )
+        } catch let error as PostgresError where ["22007", "22008", "22015"].contains(error.sqlState) {
+          throw CommandFailure(
+            "--since \(since) is not a period of time that PostgreSQL understands: '2 days', '3 hours'."
+          )
+        }
+      }
     } catch {
       if output.json {
         print(String(decoding: try JSONEncoder().encode(["could_not_check": "\(error)"]), as: UTF8.self))

@@ -229,4 +229,49 @@ import Testing
     dispatcher.signal(SIGTERM)
     #expect(await dispatcher.waitForExit() == 0)
   }
+
+  /// What an operator at three in the morning must not be told wrongly.
+  @Test func mistakesAreToldApart() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func martlet(_ arguments: String...) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(arguments, environment: environment)
+    }
+    #expect(try await martlet("endpoint", "list", "--database-url", "").status == 64)
+    let nowhere = "postgres://postgres@127.0.0.1:\(database.server.port)/nowhere"
+    #expect(try await martlet("endpoint", "list", "--database-url", nowhere).errors.contains("createdb"))
+    #expect(try await martlet("dead", "list", "--limit", "0").status == 64)
+    #expect(try await martlet("endpoint", "add", "https://example.com/", "--max-attempts", "0").status == 64)
+    #expect(try await martlet("endpoint", "rotate-secret", "1", "--overlap-hours=-1").status == 64)
+    #expect(try await martlet("dispatch", "--ca-file", #filePath).status == 64)
+    let unknown = try await martlet("event", "show", UUID().uuidString)
+    #expect(unknown.status == 1 && unknown.output.isEmpty)
+    let deep = String(repeating: "[", count: 50_000) + String(repeating: "]", count: 50_000)
+    #expect(try await martlet("event", "publish", "a", deep).errors.contains("nested too deeply"))
+    #expect(try await martlet("reconcile", "--since", "yesteryear").status == 2)
+    #expect(try await martlet("reconcile", "--since", "7 days").output.contains("conservation"))
+  }
+
+  @Test func reconcileSaysWhatItWaitsForInsteadOfWaiting() async throws {
+    let database = try await TestDatabase.make()
+    let session = try await database.newSession()
+    let (locked, continuation) = AsyncStream<Void>.makeStream()
+    let holding = Task {
+      try await session.withConnection { connection in
+        try connection.transaction { connection in
+          try connection.execute("LOCK TABLE outbox.event IN ACCESS EXCLUSIVE MODE")
+          continuation.finish()
+          // Held until the test cancels it.
+          try connection.execute("SELECT pg_sleep(50)")
+        }
+      }
+    }
+    for await _ in locked {}
+    let result = try await MartletProcess.run("reconcile", "--database-url", database.connectionString)
+    #expect(result.status == 2)
+    #expect(result.errors.contains("waited in vain for a lock"))
+    #expect(result.errors.contains("pg_sleep"))
+    holding.cancel()
+    _ = await holding.result
+  }
 }

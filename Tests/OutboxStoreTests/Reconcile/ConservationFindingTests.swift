@@ -157,4 +157,46 @@ import Testing
     try await worker.client.publish(3)
     return worker
   }
+
+  /// Its subscription ended; what it was owed before is proved all the same, also when it is enabled again.
+  @Test func deliveriesOfADisabledEndpointAreProvedToo() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let endpoint = try await worker.client.addEndpoint()
+      try await worker.client.execute("SELECT outbox.stamp_subscriptions()")
+      try await worker.client.publish(3)
+      _ = try await worker.cut(direct: 0)
+      try await worker.client.execute("SELECT outbox.publish('a', '1')")
+      _ = try await worker.cut(direct: 0)
+      func missing() async throws -> Int {
+        try await worker.client.int("SELECT missing FROM outbox.conservation(now() - interval '1 h')")
+      }
+      try await worker.client.execute("SELECT outbox.disable(\(endpoint))")
+      try await worker.client.execute("SELECT outbox.publish('a', '2')")
+      _ = try await worker.cut(direct: 0)
+      #expect(try await missing() == 0)
+      try await worker.client.execute("DELETE FROM outbox.delivery WHERE seq = 1")
+      #expect(try await missing() == 1)
+      try await worker.client.execute("SELECT outbox.resume(\(endpoint))")
+      #expect(try await missing() == 1)
+    }
+  }
+
+  @Test func anEndpointThatA410DisabledIsNamedUntilSomebodyDecides() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let endpoint = try await worker.client.addEndpoint()
+      try await worker.client.publish(1)
+      let cut = try #require(try await worker.cut())
+      var outcomes = cut.outcomes()
+      outcomes[0].kind = .failed
+      outcomes[0].reason = "gone"
+      try await worker.record(outcomes, finished: [cut.batch!])
+      try await worker.client.execute("SELECT outbox.discard(id) FROM outbox.dead_letter")
+      let found = try await worker.client.findings().filter { $0.finding == "endpoint disabled by itself" }
+      #expect(found.count == 1 && found[0].detail.contains("410"))
+      try await worker.client.execute("SELECT outbox.disable(\(endpoint))")
+      #expect(try await worker.client.findings().allSatisfy { $0.finding != "endpoint disabled by itself" })
+    }
+  }
 }
