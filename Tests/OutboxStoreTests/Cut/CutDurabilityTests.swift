@@ -96,7 +96,9 @@ import Testing
         await received.reset()
         try await database.server.resume()
         // The crash emptied outbox.witness: no step before what is held and what is there were compared.
-        await #expect { try await worker.cut() } throws: { ($0 as? PostgresError)?.sqlState == OutboxState.mustResync }
+        await #expect { try await worker.claim([1]) } throws: {
+          ($0 as? PostgresError)?.sqlState == OutboxState.mustResync
+        }
         let lost = try await worker.client.store { try $0.resync(dispatcher: worker.id, held: []) }
         #expect(lost >= 0)
       }
