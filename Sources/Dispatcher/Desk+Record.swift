@@ -59,10 +59,11 @@ extension Desk {
     }
   }
 
-  /// The work was committed. Deliveries to endpoints that no longer want any go back untried.
-  func recorded(_ work: RecordWork, _ changes: [EndpointChange]) {
+  /// The work was committed. Deliveries to endpoints that no longer want any go back untried. Returns the changes that are
+  /// news: a circuit that stays open from probe to probe is told once.
+  func recorded(_ work: RecordWork, _ changes: [EndpointChange]) -> [EndpointChange] {
     let now = now
-    let promoted = withState { state in
+    let (promoted, news) = withState { state in
       state.counters.records += 1
       state.recording.removeFirst(min(work.outcomes.count, state.recording.count))
       var promoted = false
@@ -96,9 +97,14 @@ extension Desk {
         // Settings are read again before anything else is sent there.
         if change.state != "enabled" { state.endpoints[change.endpoint] = nil }
       }
-      return promoted
+      let news = changes.filter { state.told[$0.endpoint] != $0 }
+      for change in changes {
+        state.told[change.endpoint] = change.circuit == "closed" && change.state == "enabled" ? nil : change
+      }
+      return (promoted, news)
     }
     if promoted { intakeBell.ring() }
+    return news
   }
 
   /// The work cannot be recorded, ever: its outcomes are missing again, so their batches are never finished by us.

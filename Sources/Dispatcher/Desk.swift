@@ -78,6 +78,8 @@ final class Desk: Sendable {
     /// The server's snapshot at the last poll, and one at which the log was exhausted.
     var polledAt: String?
     var exhaustedAt: String?
+    /// Endpoints whose circuit is not closed, or that are not enabled, as they were last logged.
+    var told: [Int64: EndpointChange] = [:]
     var counters = DispatcherCounters()
 
     mutating func note(_ outcome: Outcome) {

@@ -56,13 +56,7 @@ struct RecordLoop {
       }
       switch step {
       case .done(let changes):
-        for change in changes {
-          logger.notice(
-            "an endpoint changed",
-            metadata: ["endpoint": "\(change.endpoint)", "circuit": "\(change.circuit)", "state": "\(change.state)"]
-          )
-        }
-        desk.recorded(work, changes)
+        tell(desk.recorded(work, changes), work)
         return []
       case .unleased(lost: true):
         logger.warning(
@@ -86,6 +80,30 @@ struct RecordLoop {
       }
     }
     return []
+  }
+
+  /// A line for each endpoint whose circuit or state changed, and for each that lost deliveries for good.
+  private func tell(_ news: [EndpointChange], _ work: RecordWork) {
+    for change in news {
+      let cause = work.outcomes.last { $0.delivery.endpoint == change.endpoint && $0.error != nil }?.error
+      logger.notice(
+        "an endpoint changed",
+        metadata: [
+          "endpoint": "\(change.endpoint)", "circuit": "\(change.circuit)", "state": "\(change.state)",
+          "last_error": "\(cause ?? "-")",
+        ]
+      )
+    }
+    let dead = Dictionary(grouping: work.outcomes.filter { $0.reason != nil }, by: \.delivery.endpoint)
+    for (endpoint, letters) in dead {
+      logger.warning(
+        "deliveries were given up",
+        metadata: [
+          "endpoint": "\(endpoint)", "count": "\(letters.count)", "reason": "\(letters[0].reason ?? "-")",
+          "last_error": "\(letters[0].error ?? "-")",
+        ]
+      )
+    }
   }
 
   private func giveUp(_ work: RecordWork, _ error: PostgresError) -> Set<Int64> {

@@ -90,6 +90,13 @@ struct DispatchCommand: AsyncParsableCommand {
     configuration.lease = .seconds(lease)
     configuration.gracePeriod = .seconds(grace)
     configuration.synchronousCommit = synchronousCommit
+    logger.notice(
+      "martlet \(martletVersion) dispatches",
+      metadata: [
+        "name": "\(configuration.name)", "max_in_flight": "\(maxInFlight)", "allow_http": "\(egress.allowHttp)",
+        "allow_networks": "\(egress.allowNetwork.isEmpty ? "public only" : egress.allowNetwork.joined(separator: " "))",
+      ]
+    )
     let dispatcher = Dispatcher(configuration, logger: logger)
     var services: [any Service] = [dispatcher]
     if let admin = admin.flatMap(Self.address) {
