@@ -75,7 +75,8 @@ struct LeaseLoop {
         desk.withState { $0.counters.recovered += 1 }
       }
     case .refused(let error):
-      database.complain(error, about: "the database refuses to take over from a lost dispatcher")
+      // Without the pause that a complaint makes: the next heartbeat must not wait for it.
+      logger.critical("the database refuses to take over from a lost dispatcher", metadata: ["error": "\(error)"])
     case .unleased, .doubtful, .failed: break
     }
   }
