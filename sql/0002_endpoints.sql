@@ -165,16 +165,21 @@ CREATE FUNCTION outbox.add_endpoint(
   ordered boolean DEFAULT false, format text DEFAULT 'standard', headers jsonb DEFAULT '{}',
   timeout interval DEFAULT '15 s', max_attempts int DEFAULT 15, first_delay interval DEFAULT '5 s',
   multiplier float8 DEFAULT 3, longest_delay interval DEFAULT '12 h', max_age interval DEFAULT '7 days',
-  max_in_flight int DEFAULT 32, failure_threshold int DEFAULT 10, jitter float8 DEFAULT 0.1
+  max_in_flight int DEFAULT 32, failure_threshold int DEFAULT 10, jitter float8 DEFAULT 0.1, filter jsonpath DEFAULT NULL,
+  retry_delays interval[] DEFAULT NULL, rate_limit float8 DEFAULT NULL, failure_rate float8 DEFAULT 0.5,
+  failure_window interval DEFAULT '1 min', disable_after interval DEFAULT '5 days', on_dead_letter text DEFAULT 'skip',
+  transform text DEFAULT NULL
 ) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE new_id bigint;
 BEGIN
   PERFORM outbox.require_usable_secret(secret);
   INSERT INTO outbox.endpoint (url, event_types, tenant, ordered, format, headers, timeout, max_attempts, first_delay,
-      multiplier, longest_delay, max_age, max_in_flight, failure_threshold, jitter)
+      multiplier, longest_delay, max_age, max_in_flight, failure_threshold, jitter, filter, retry_delays, rate_limit,
+      failure_rate, failure_window, disable_after, on_dead_letter, transform)
   VALUES (url, event_types, tenant, ordered, format, headers, timeout, max_attempts, first_delay,
-      multiplier, longest_delay, max_age, max_in_flight, failure_threshold, jitter)
+      multiplier, longest_delay, max_age, max_in_flight, failure_threshold, jitter, filter, retry_delays, rate_limit,
+      failure_rate, failure_window, disable_after, on_dead_letter, transform)
   RETURNING id INTO new_id;
   INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (new_id, coalesce(secret, outbox.new_secret()));
   RETURN new_id;
