@@ -19,6 +19,8 @@ package struct DispatcherConfiguration: Sendable {
   package var capacity = 2000
   /// How long a shutdown waits for what is in flight.
   package var gracePeriod: Duration = .seconds(20)
+  /// How long an endpoint's transform may take for one event.
+  package var transformTimeout: Duration = .seconds(1)
   package var maintainEvery: Duration = .seconds(60)
   /// Whether outcomes and cuts wait for the disk. They need not: what a crash of PostgreSQL takes back is delivered again.
   package var synchronousCommit = false

@@ -12,6 +12,10 @@ final class Endpoint: Sendable {
   let isEnabled: Bool
   let isOrdered: Bool
   let format: BodyFormat
+  /// The function in the database that makes its bodies, if it has one.
+  let transform: String?
+  /// How to come by the access token it wants to see, if it does.
+  let oauth2: OAuth2Client?
   let timeout: Duration
   let maxInFlight: Int
   let policy: RetryPolicy
@@ -22,6 +26,9 @@ final class Endpoint: Sendable {
   let problem: String?
   let learnedAt: Duration
 
+  /// Whether its requests can be made at once.
+  var isPlain: Bool { transform == nil && oauth2 == nil }
+
   init(_ settings: EndpointSettings, egress: EgressPolicy, learnedAt: Duration) {
     self.learnedAt = learnedAt
     id = settings.id
@@ -29,6 +36,8 @@ final class Endpoint: Sendable {
     url = settings.url
     isEnabled = settings.state == "enabled"
     isOrdered = settings.ordered
+    transform = settings.transform
+    oauth2 = nil
     timeout = settings.timeout
     maxInFlight = settings.maxInFlight
     policy = RetryPolicy(

@@ -1,0 +1,111 @@
+import Foundation
+import HTTPDelivery
+
+/// OAuth 2.0 client credentials (RFC 6749, section 4.4): how to come by an access token.
+struct OAuth2Client: Sendable, Decodable {
+  var tokenURL: String
+  var clientID: String
+  var clientSecret: String
+  var scope: String?
+  var audience: String?
+
+  private enum CodingKeys: String, CodingKey {
+    case tokenURL = "token_url"
+    case clientID = "client_id"
+    case clientSecret = "client_secret"
+    case scope, audience
+  }
+
+  /// Tokens are a few hundred bytes, or a few thousand if they are signed claims.
+  private static let responseLimitBytes = 64 * 1024
+
+  /// Asks for a token. The client authenticates by HTTP Basic, which every server must accept (section 2.3.1).
+  func tokenRequest(tag: UInt64, timeout: Duration) -> HTTPRequest {
+    let form = [("grant_type", "client_credentials"), ("scope", scope), ("audience", audience)]
+      .compactMap { name, value in value.map { "\(name)=\(Self.formEncoded($0))" } }
+      .joined(separator: "&")
+    let pair = Self.formEncoded(clientID) + ":" + Self.formEncoded(clientSecret)
+    var request = HTTPRequest(
+      tag: tag,
+      url: tokenURL,
+      headers: [
+        "Content-Type: application/x-www-form-urlencoded", "Accept: application/json",
+        "Authorization: Basic \(Data(pair.utf8).base64EncodedString())",
+      ],
+      body: RequestBody(form.utf8),
+      timeout: timeout
+    )
+    request.keptBodyBytes = Self.responseLimitBytes
+    return request
+  }
+
+  /// `application/x-www-form-urlencoded`, with %20 for the space, which is understood everywhere.
+  static func formEncoded(_ text: String) -> String {
+    let unreserved = CharacterSet(charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+    // Nil only for strings that are not valid Unicode, which Swift's cannot be.
+    return text.addingPercentEncoding(withAllowedCharacters: unreserved) ?? ""
+  }
+}
+
+/// What a token endpoint answered.
+enum TokenAnswer {
+  /// `lifetime`: how long it may be used, from the time it was asked for.
+  case token(String, lifetime: Duration)
+  case refused(HTTPFailure)
+
+  /// Used for so long if the server does not say (RFC 6749, section 5.1, only recommends that it does).
+  private static let usualLifetime: Duration = .seconds(300)
+
+  init(_ completion: HTTPCompletion) {
+    switch completion.outcome {
+    case .failure(let failure) where failure.kind == .aborted: self = .refused(failure)
+    case .failure(let failure): self = Self.refused("\(failure)")
+    case .response(let status):
+      let answer = try? JSONDecoder().decode(Answer.self, from: Data(completion.excerpt))
+      guard (200..<300).contains(status) else {
+        self = Self.refused("the token endpoint answered \(status)" + (answer?.error.map { " (\($0.forLog))" } ?? ""))
+        return
+      }
+      guard let token = answer?.access_token, HTTPHeader.problem(name: "Authorization", value: token) == nil else {
+        self = Self.refused("the token endpoint answered \(status) without a usable access_token")
+        return
+      }
+      guard (answer?.token_type ?? "bearer").lowercased() == "bearer" else {
+        self = Self.refused("the token endpoint gave a token of a type other than bearer")
+        return
+      }
+      let lifetime = answer?.expires_in.map { Duration.seconds(min(max($0.seconds, 0), 86_400)) } ?? Self.usualLifetime
+      // On its way a token must not grow too old.
+      self = .token(token, lifetime: lifetime - min(.seconds(30), lifetime / 10))
+    }
+  }
+
+  private static func refused(_ why: String) -> TokenAnswer {
+    .refused(HTTPFailure(.invalidRequest, "no access token: \(why)"))
+  }
+
+  private struct Answer: Decodable {
+    var access_token: String?
+    var token_type: String?
+    var expires_in: Seconds?
+    var error: String?
+  }
+
+  /// A number, or, as some servers have it, a number in a string.
+  private struct Seconds: Decodable {
+    var seconds: Double
+    init(from decoder: any Decoder) throws {
+      let value = try decoder.singleValueContainer()
+      let number = try (try? value.decode(Double.self)) ?? Double(value.decode(String.self))
+      guard let number, number.isFinite else {
+        throw DecodingError.dataCorruptedError(in: value, debugDescription: "not a number of seconds")
+      }
+      seconds = number
+    }
+  }
+}
+
+extension String {
+  /// An error code of RFC 6749 is printable ASCII; anything else has no business in a log.
+  fileprivate var forLog: String { String(prefix(64).filter { $0.isASCII && $0 >= " " && $0 <= "~" }) }
+}
