@@ -100,6 +100,9 @@ struct DispatchCommand: AsyncParsableCommand {
       metadata: [
         "name": "\(configuration.name)", "max_in_flight": "\(maxInFlight)", "allow_http": "\(egress.allowHttp)",
         "allow_networks": "\(egress.allowNetwork.isEmpty ? "public only" : egress.allowNetwork.joined(separator: " "))",
+        "deny_networks": "\(egress.denyNetwork.isEmpty ? "none" : egress.denyNetwork.joined(separator: " "))",
+        "allow_hosts": "\(egress.allowHost.isEmpty ? "all" : egress.allowHost.joined(separator: " "))",
+        "deny_hosts": "\(egress.denyHost.isEmpty ? "none" : egress.denyHost.joined(separator: " "))",
       ]
     )
     let dispatcher = Dispatcher(configuration, logger: logger)
