@@ -61,7 +61,7 @@ enum TokenAnswer {
     case .failure(let failure) where failure.kind == .aborted: self = .refused(failure)
     case .failure(let failure): self = Self.refused("\(failure)")
     case .response(let status):
-      let answer = try? JSONDecoder().decode(Answer.self, from: Data(completion.excerpt))
+      let answer = try? JSONDecoder().decode(Answer.self, from: Data((200..<300).contains(status) ? completion.keptBody : completion.excerpt))
       guard (200..<300).contains(status) else {
         self = Self.refused("the token endpoint answered \(status)" + (answer?.error.map { " (\($0.forLog))" } ?? ""))
         return
