@@ -61,23 +61,29 @@ enum TokenAnswer {
     case .failure(let failure) where failure.kind == .aborted: self = .refused(failure)
     case .failure(let failure): self = Self.refused("\(failure)")
     case .response(let status):
-      let answer = try? JSONDecoder().decode(Answer.self, from: Data((200..<300).contains(status) ? completion.keptBody : completion.excerpt))
-      guard (200..<300).contains(status) else {
+      let isGranted = (200..<300).contains(status)
+      let answer = Answer(isGranted ? completion.keptBody : completion.excerpt)
+      guard isGranted else {
         self = Self.refused("the token endpoint answered \(status)" + (answer?.error.map { " (\($0.forLog))" } ?? ""))
         return
       }
-      guard let token = answer?.access_token, HTTPHeader.problem(name: "Authorization", value: token) == nil else {
+      guard let token = answer?.accessToken, Self.isUsable(token) else {
         self = Self.refused("the token endpoint answered \(status) without a usable access_token")
         return
       }
-      guard (answer?.token_type ?? "bearer").lowercased() == "bearer" else {
+      guard (answer?.tokenType ?? "bearer").lowercased() == "bearer" else {
         self = Self.refused("the token endpoint gave a token of a type other than bearer")
         return
       }
-      let lifetime = answer?.expires_in.map { Duration.seconds(min(max($0.seconds, 0), 86_400)) } ?? Self.usualLifetime
+      let lifetime = answer?.expiresIn.map { Duration.seconds(min(max($0.seconds, 0), 86_400)) } ?? Self.usualLifetime
       // On its way a token must not grow too old.
       self = .token(token, lifetime: lifetime - min(.seconds(30), lifetime / 10))
     }
+  }
+
+  /// Visible ASCII (RFC 6749, appendix A.12), of a size that servers take in a header.
+  private static func isUsable(_ token: String) -> Bool {
+    (1...16_384).contains(token.utf8.count) && token.utf8.allSatisfy { (0x21...0x7E).contains($0) }
   }
 
   private static func refused(_ why: String) -> TokenAnswer {
@@ -85,10 +91,17 @@ enum TokenAnswer {
   }
 
   private struct Answer: Decodable {
-    var access_token: String?
-    var token_type: String?
-    var expires_in: Seconds?
+    var accessToken: String?
+    var tokenType: String?
+    var expiresIn: Seconds?
     var error: String?
+
+    init?(_ body: [UInt8]) {
+      let decoder = JSONDecoder()
+      decoder.keyDecodingStrategy = .convertFromSnakeCase
+      guard let answer = try? decoder.decode(Self.self, from: Data(body)) else { return nil }
+      self = answer
+    }
   }
 
   /// A number, or, as some servers have it, a number in a string.

@@ -5,6 +5,11 @@ import Testing
 
 @testable import Dispatcher
 
+/// So that a slow one ends soon.
+private func transforms(within timeout: Duration) -> (inout DispatcherConfiguration) -> Void {
+  { $0.transformTimeout = timeout }
+}
+
 @Suite struct TransformTests {
   private static let functions = """
     CREATE SCHEMA shop;
@@ -64,7 +69,7 @@ import Testing
       broken[id] = words
     }
     _ = try await database.addEndpoint(listener.url("/fine"))
-    try await withDispatcher(database, configure: { $0.transformTimeout = .milliseconds(200) }) { _ in
+    try await withDispatcher(database, configure: transforms(within: .milliseconds(200))) { _ in
       try await database.publish(5)
       try await eventually("everything has come to an end") {
         let settled = try await database.isSettled()
@@ -114,7 +119,7 @@ import Testing
     try await withDispatcher(
       database,
       gracePeriod: .milliseconds(100),
-      configure: { $0.transformTimeout = .milliseconds(500) }
+      configure: transforms(within: .milliseconds(500))
     ) { _ in
       try await database.publish(20)
       try await eventually("some wait for their bodies") {
