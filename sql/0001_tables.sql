@@ -178,7 +178,7 @@ CREATE TABLE outbox.endpoint_secret (
   id          bigint GENERATED ALWAYS AS IDENTITY,
   secret      text NOT NULL,
   kind        text NOT NULL CHECK (kind IN ('hmac', 'ed25519')),
-  public_key  text CHECK (kind = 'ed25519' AND public_key ~ '^whpk_[A-Za-z0-9+/]{43}=$'),
+  public_key  text CHECK (public_key IS NULL OR kind = 'ed25519' AND public_key ~ '^whpk_[A-Za-z0-9+/]{43}=$'),
   created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires_at  timestamptz,
   PRIMARY KEY (endpoint_id, id)

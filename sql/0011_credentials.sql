@@ -87,8 +87,12 @@ BEGIN
     DELETE FROM outbox.endpoint_credential c
     WHERE c.endpoint_id = put_credential.endpoint AND c.kind NOT IN (new_kind, 'client_certificate');
   END IF;
-  INSERT INTO outbox.endpoint_credential (endpoint_id, kind, value) VALUES (endpoint, new_kind, new_value)
-  ON CONFLICT (endpoint_id, kind) DO UPDATE SET value = EXCLUDED.value, updated_at = clock_timestamp();
+  -- Not ON CONFLICT: EXCLUDED.value would need the right to read the column.
+  UPDATE outbox.endpoint_credential c SET value = new_value, updated_at = clock_timestamp()
+  WHERE c.endpoint_id = put_credential.endpoint AND c.kind = new_kind;
+  IF NOT FOUND THEN
+    INSERT INTO outbox.endpoint_credential (endpoint_id, kind, value) VALUES (endpoint, new_kind, new_value);
+  END IF;
 END $$;
 
 CREATE FUNCTION outbox.set_plain_credential(endpoint bigint, kind text, value jsonb) RETURNS void
