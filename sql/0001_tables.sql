@@ -206,11 +206,15 @@ CREATE TABLE outbox.endpoint (
   updated_at        timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Signing secrets, apart from the endpoint so that only the dispatcher's role can read them.
+-- Signing secrets, apart from the endpoint so that only the dispatcher's role can read them. `secret` is whsec_… (HMAC),
+-- whsk_… (ed25519), or either of them sealed: encrypted with a key that the database does not have. `public_key` is
+-- whpk_…, of ed25519 only; null as long as nobody has worked it out.
 CREATE TABLE outbox.endpoint_secret (
   endpoint_id bigint NOT NULL REFERENCES outbox.endpoint ON DELETE CASCADE,
   id          bigint GENERATED ALWAYS AS IDENTITY,
   secret      text NOT NULL,
+  kind        text NOT NULL CHECK (kind IN ('hmac', 'ed25519')),
+  public_key  text CHECK (public_key IS NULL OR kind = 'ed25519' AND public_key ~ '^whpk_[A-Za-z0-9+/]{43}=$'),
   created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires_at  timestamptz,
   PRIMARY KEY (endpoint_id, id)

@@ -51,9 +51,10 @@ GRANT USAGE ON SEQUENCE outbox.delivery_seq, outbox.endpoint_version TO outbox_d
 GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.position, outbox.dispatcher, outbox.batch,
   outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting, outbox.anchor,
   outbox.backlog, outbox.endpoint_status, outbox.delivery_status, outbox.stuck, outbox.in_flight TO outbox_operator;
-GRANT SELECT (endpoint_id, id, created_at, expires_at), UPDATE (expires_at) ON outbox.endpoint_secret TO outbox_operator;
+GRANT SELECT (endpoint_id, id, kind, public_key, created_at, expires_at), UPDATE (expires_at) ON outbox.endpoint_secret TO outbox_operator;
 GRANT INSERT, UPDATE ON outbox.endpoint TO outbox_operator;
-GRANT INSERT ON outbox.endpoint_secret, outbox.event, outbox.delivery, outbox.attempt TO outbox_operator;
+GRANT INSERT (endpoint_id, secret, public_key) ON outbox.endpoint_secret TO outbox_operator;
+GRANT INSERT ON outbox.event, outbox.delivery, outbox.attempt TO outbox_operator;
 GRANT UPDATE ON outbox.delivery, outbox.endpoint_health, outbox.dispatcher, outbox.dead_letter, outbox.setting TO outbox_operator;
 GRANT DELETE ON outbox.delivery, outbox.dead_letter, outbox.dispatcher, outbox.batch TO outbox_operator;
 

@@ -19,7 +19,7 @@ package final class Dispatcher: Service {
     var limits = Desk.Limits()
     limits.capacity = configuration.capacity
     limits.maxInFlight = configuration.maxInFlight
-    let desk = Desk(limits: limits, egress: configuration.http.egress)
+    let desk = Desk(limits: limits, egress: configuration.http.egress, keyring: configuration.keyring)
     self.configuration = configuration
     self.logger = logger
     self.desk = desk
@@ -49,7 +49,12 @@ package final class Dispatcher: Service {
     let transform = TransformLoop(desk: desk, engine: engine, end: end)
     // Unstructured, so that it can be cancelled alone when all else has come to its end.
     let maintenance = Task { [configuration, logger] in
-      await Maintenance(database: configuration.database, every: configuration.maintainEvery, logger: logger).run()
+      await Maintenance(
+        database: configuration.database,
+        every: configuration.maintainEvery,
+        keyring: configuration.keyring,
+        logger: logger
+      ).run()
     }
     await withTaskCancellationHandler {
       await withGracefulShutdownHandler {

@@ -19,6 +19,7 @@ struct DispatchCommand: AsyncParsableCommand {
 
   @OptionGroup var database: DatabaseOptions
   @OptionGroup var egress: EgressOptions
+  @OptionGroup var key: SecretKeyOptions
   @Option(help: "Shown in outbox.dispatcher. Default: host name and process id.") var name: String?
   @Option(help: "Deliveries in flight at most, over all endpoints.") var maxInFlight = 1000
   @Option(help: "Seconds after its last sign of life until others take over.") var lease = 15
@@ -95,6 +96,7 @@ struct DispatchCommand: AsyncParsableCommand {
     configuration.gracePeriod = .seconds(grace)
     configuration.synchronousCommit = synchronousCommit
     configuration.transformTimeout = .milliseconds(Int64(transformTimeout * 1000))
+    configuration.keyring = try key.keyring()
     logger.notice(
       "martlet \(martletVersion) dispatches",
       metadata: [
