@@ -151,8 +151,9 @@ CREATE TABLE outbox.endpoint (
                                       AND '10 ms' <= ALL (retry_delays) AND '30 days' >= ALL (retry_delays)),
   max_attempts      int      NOT NULL DEFAULT 15      CHECK (max_attempts BETWEEN 1 AND 1000),
   max_age           interval NOT NULL DEFAULT '7 days' CHECK (max_age BETWEEN '1 s' AND '365 days'),
+  -- Requests at a time, of each dispatcher.
   max_in_flight     int      NOT NULL DEFAULT 32      CHECK (max_in_flight BETWEEN 1 AND 10000),
-  -- Deliveries a second, over all dispatchers; null: as fast as it answers.
+  -- Deliveries a second, over all dispatchers; null: as fast as it answers. The bucket is a sequence, outbox.rate_<id>.
   rate_limit        float8                            CHECK (rate_limit BETWEEN 0.001 AND 100000),
   -- The circuit opens after so many failures in a row, or when of the outcomes in a window so large a part are failures.
   failure_threshold int      NOT NULL DEFAULT 10      CHECK (failure_threshold BETWEEN 1 AND 1000000),
@@ -306,11 +307,14 @@ CREATE TABLE outbox.dead_letter (
   last_status      int,
   last_error       text,
   first_attempt_at timestamptz,
-  died_at          timestamptz NOT NULL DEFAULT clock_timestamp()
+  died_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- Set while later events of its key wait for it (endpoint.on_dead_letter = 'hold'): its place among them, delivery.seq.
+  seq              bigint
 );
 CREATE UNIQUE INDEX dead_letter_event ON outbox.dead_letter (event_id, endpoint_id);
 CREATE INDEX dead_letter_endpoint ON outbox.dead_letter (endpoint_id, died_at);
 CREATE INDEX dead_letter_died ON outbox.dead_letter (died_at);
+CREATE INDEX dead_letter_hold ON outbox.dead_letter (endpoint_id, key) WHERE seq IS NOT NULL;
 
 -- Circuit breaker and failure counters. A row is written only when something fails or recovers.
 CREATE TABLE outbox.endpoint_health (
@@ -321,7 +325,12 @@ CREATE TABLE outbox.endpoint_health (
   probe_at             timestamptz,
   failing_since        timestamptz,
   last_error           text,
-  last_failure_at      timestamptz
+  last_failure_at      timestamptz,
+  -- The window in which failures are weighed against successes: null unless one is open. Of a circuit that the failure
+  -- rate opened it stays as it was then.
+  window_started_at    timestamptz,
+  window_failed        int NOT NULL DEFAULT 0,
+  window_succeeded     int NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 -- Everything before this moment counts as cut: the log is empty.

@@ -66,10 +66,10 @@ extension Desk {
   }
 
   /// Notes a claim and returns the deliveries in it.
-  func took(_ claimed: [Claimed], asked endpoints: [Int64], slots: [Int], dispatcher: Int64) -> [Held] {
+  func took(_ claim: Claim, asked endpoints: [Int64], slots: [Int], dispatcher: Int64) -> [Held] {
     let now = now
     var yields: [Int64: IntakePlan.Yield] = [:]
-    for delivery in claimed {
+    for delivery in claim.deliveries {
       yields[delivery.endpoint, default: .init()].count += 1
       yields[delivery.endpoint, default: .init()].latestDue = max(
         yields[delivery.endpoint, default: .init()].latestDue,
@@ -77,10 +77,10 @@ extension Desk {
       )
     }
     withState { state in
-      state.plan.claimed(yields, asked: endpoints, slots: slots)
-      state.counters.claimed += claimed.count
+      state.plan.claimed(yields, asked: endpoints, slots: slots, again: claim.again, at: now)
+      state.counters.claimed += claim.deliveries.count
     }
-    return claimed.map {
+    return claim.deliveries.map {
       Held(
         event: $0.event,
         endpoint: $0.endpoint,
@@ -117,14 +117,16 @@ extension Desk {
   }
 
   /// The settings of the endpoints asked for; those that are not among them are gone. What is queued for an endpoint that
-  /// wants nothing now goes back untried.
+  /// wants nothing now goes back untried, and so does what was queued under another rate limit.
   func learned(_ settings: [EndpointSettings], asked ids: [Int64]) {
     let now = now
     let endpoints = settings.map { Endpoint($0, egress: egress, learnedAt: now) }
     let wakeRecorder = withState { state in
+      let limits = ids.map { state.endpoints[$0]?.rateLimit }
       for id in ids { state.endpoints[id] = nil }
       for endpoint in endpoints { state.endpoints[endpoint.id] = endpoint }
-      for id in ids where state.endpoints[id]?.isEnabled != true {
+      for (id, limit) in zip(ids, limits)
+      where state.endpoints[id]?.isEnabled != true || state.endpoints[id]?.rateLimit != limit {
         for held in state.flight.withdraw(endpoint: id) {
           state.note(Outcome(held, .returned, tried: false))
         }

@@ -14,6 +14,7 @@ final class Endpoint: Sendable {
   let format: BodyFormat
   let timeout: Duration
   let maxInFlight: Int
+  let rateLimit: Double?
   let policy: RetryPolicy
   let signer: WebhookSigner
   /// `Name: value`, the same in every request.
@@ -37,8 +38,10 @@ final class Endpoint: Sendable {
       longestDelay: settings.longestDelay,
       jitter: settings.jitter,
       maxAttempts: settings.maxAttempts,
-      maxAge: settings.maxAge
+      maxAge: settings.maxAge,
+      delays: settings.retryDelays
     )
+    rateLimit = settings.rateLimit
     var problems: [String] = []
     if BodyFormat(rawValue: settings.format) == nil {
       problems.append("the format \"\(settings.format)\" is unknown to this version of martlet")

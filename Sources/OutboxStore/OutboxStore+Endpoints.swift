@@ -18,6 +18,10 @@ package struct EndpointSettings: Sendable {
   package var maxAttempts: Int
   package var maxAge: Duration
   package var maxInFlight: Int
+  /// The pause before each further attempt, instead of the four above that say when; nil: exponential backoff.
+  package var retryDelays: [Duration]?
+  /// Deliveries a second, which claims enforce.
+  package var rateLimit: Double?
   /// Secrets valid now, the newest first, one a line in the form of Standard Webhooks. Never logged.
   package var secrets: [String]
 }
@@ -47,7 +51,10 @@ extension OutboxStore {
         (extract(epoch FROM e.max_age) * 1000)::bigint, e.max_in_flight,
         e.ordered,
         (SELECT string_agg(s.secret, E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
-         WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp()))
+         WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())),
+        (SELECT array_agg((extract(epoch FROM d.pause) * 1000)::bigint ORDER BY d.ord)
+         FROM unnest(e.retry_delays) WITH ORDINALITY d(pause, ord)),
+        e.rate_limit
       FROM outbox.endpoint e WHERE e.id = ANY ($1)
       """,
       [.int8Array(ids)]
@@ -74,6 +81,8 @@ extension OutboxStore {
           maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)),
           maxAge: try milliseconds(row, 12),
           maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
+          retryDelays: try rows.int64Array(row, 16)?.map { .milliseconds($0) },
+          rateLimit: try rows.double(row, 17),
           secrets: rows.string(row, 15)?.split(separator: "\n").map(String.init) ?? []
         )
       )
