@@ -117,7 +117,7 @@ let package = Package(
     ),
     .testTarget(
       name: "IntegrationTests",
-      dependencies: ["TestSupport", "Dispatcher", "Receiver"],
+      dependencies: ["TestSupport", "DeliveryCore", "Dispatcher", "OutboxStore", "Receiver"],
       swiftSettings: strict
     ),
     .testTarget(

@@ -26,7 +26,7 @@ END $$;
 CREATE FUNCTION outbox.bucket_after(rate float8, empty_at bigint, now_at bigint, taken int) RETURNS bigint
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN greatest(least(empty_at, now_at), now_at - ceil(1000000 / rate)::bigint - 250000) + ceil(taken * 1000000 / rate)::bigint;
+  RETURN greatest(least(empty_at, now_at), now_at - ceil(1000000.0 / rate)::bigint - 250000) + ceil(taken * 1000000.0 / rate)::bigint;
 END $$;
 
 -- Milliseconds until there are so many tokens, or the bucket is full.
