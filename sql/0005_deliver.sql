@@ -211,7 +211,9 @@ END $$;
 -- `again`: the caller lost its connection during this very call before, and does not know whether it was committed; if it
 -- was, nothing is done twice.
 --
--- Refuses a dispatcher without a lease. Locks: its lease, shared; its recorder's lock; ordered endpoints concerned.
+-- Refuses a dispatcher without a lease. Locks: its lease, shared; its recorder's lock; the rows of endpoints that may have
+-- to be disabled; ordered endpoints concerned; rows of endpoint_health. In this order, and each in the order of ids, so that
+-- neither two recorders nor a recorder and somebody who changes an endpoint can wait for each other.
 -- Indexes: delivery_pkey, delivery_key, event_pkey, batch_pkey, endpoint_pkey, endpoint_health_pkey.
 CREATE FUNCTION outbox.record(
   dispatcher bigint, event_ids uuid[], endpoint_ids bigint[], batch_ids bigint[], attempts int[], outcomes text[],
@@ -228,6 +230,7 @@ DECLARE
   any_claimed CONSTANT boolean := array_position(batch_ids, NULL) IS NOT NULL;
   all_delivered CONSTANT boolean := NOT 'delivered' <> ANY (outcomes);
   dead bigint[];
+  doomed bigint[];
   done_endpoints bigint[]; done_keys text[]; done_places bigint[];
 BEGIN
   PERFORM outbox.hold_lease(dispatcher);
@@ -242,6 +245,9 @@ BEGIN
       SELECT FROM outbox.delivery d
       WHERE d.event_id = event_ids[1] AND d.endpoint_id = endpoint_ids[1] AND d.dispatcher_id = dispatcher)) THEN
     RETURN;
+  END IF;
+  IF NOT all_delivered THEN
+    doomed := outbox.lock_doomed(endpoint_ids, outcomes, reasons);
   END IF;
   IF any_claimed THEN  -- what belongs to an ordered endpoint was always claimed, never direct
     PERFORM pg_advisory_xact_lock(1296126550, l.number)
@@ -316,19 +322,45 @@ BEGIN
   IF dead IS NOT NULL THEN
     PERFORM outbox.announce_dead_letters(dead);
   END IF;
-  RETURN QUERY SELECT * FROM outbox.note_health(endpoint_ids, outcomes, errors, reasons);
+  RETURN QUERY SELECT * FROM outbox.note_health(endpoint_ids, outcomes, errors, reasons, doomed);
+END $$;
+
+-- Endpoints that these outcomes may disable, with their rows locked: those that answered 410, and those that have failed
+-- for as long as they may.
+-- Index: endpoint_health_pkey, endpoint_pkey.
+CREATE FUNCTION outbox.lock_doomed(endpoint_ids bigint[], outcomes text[], reasons text[]) RETURNS bigint[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+  doomed bigint[];
+BEGIN
+  SELECT array_agg(d.id) INTO doomed FROM (
+    SELECT u.endpoint AS id FROM unnest(endpoint_ids, reasons) u(endpoint, reason) WHERE u.reason = 'gone'
+    UNION
+    SELECT e.id FROM (SELECT DISTINCT u.endpoint AS id FROM unnest(endpoint_ids, outcomes) u(endpoint, outcome)
+                      WHERE u.outcome = 'failed') f
+    JOIN outbox.endpoint_health h ON h.endpoint_id = f.id
+    JOIN outbox.endpoint e ON e.id = f.id
+    WHERE e.state = 'enabled' AND h.failing_since <= clock_timestamp() - e.disable_after) d;
+  IF doomed IS NOT NULL THEN
+    PERFORM FROM outbox.endpoint e WHERE e.id = ANY (doomed) ORDER BY e.id FOR NO KEY UPDATE OF e;
+  END IF;
+  RETURN doomed;
 END $$;
 
 -- The circuit breaker. It opens after `failure_threshold` failures in a row; or when, in a window of `failure_window` that
 -- began with a failure, twice as many outcomes have come in and the part of failures is `failure_rate` or more.
 -- While it is open one probe is due at a time, each after a pause as long as the circuit has been open so far, between 5 s
 -- and 5 min. It closes with a success. (Where the rate opened it, with one while a probe is out: others may have been
--- under way already.) After `disable_after` of nothing but failures, or a 410, the endpoint is disabled.
+-- under way already.) After `disable_after` of nothing but failures, or a 410, the endpoint is disabled, if it is among the
+-- `doomed` whose rows the caller has locked.
 -- Returns the endpoints that changed, and tells of the changes in Martlet's own events.
--- Locks: endpoints that may have to be disabled, and then the rows of endpoint_health, each in the order of their ids, so
--- that two recorders cannot wait for each other.
+-- Locks: the rows of endpoint_health.
 -- Index: endpoint_health_pkey, endpoint_pkey. A healthy endpoint's success reads one index page and writes nothing.
-CREATE FUNCTION outbox.note_health(endpoint_ids bigint[], outcomes text[], errors text[], reasons text[])
+CREATE FUNCTION outbox.note_health(endpoint_ids bigint[], outcomes text[], errors text[], reasons text[], doomed bigint[])
 RETURNS TABLE (endpoint_id bigint, circuit text, state text)
 LANGUAGE plpgsql ROWS 1
 SET search_path = pg_catalog, pg_temp
@@ -339,8 +371,7 @@ AS $$
 DECLARE
   failing bigint[];
   gone bigint[];
-  doomed bigint[];    -- that may have to be disabled
-  disabled bigint[];  -- that were
+  disabled bigint[];
   noted bigint[]; before text[]; after text[];
 BEGIN
   SELECT array_agg(DISTINCT u.endpoint ORDER BY u.endpoint) INTO failing
@@ -354,15 +385,10 @@ BEGIN
     WHERE h.consecutive_failures > 0 OR h.state <> 'closed' OR h.window_started_at IS NOT NULL) THEN
     RETURN;
   END IF;
-  IF failing IS NOT NULL OR gone IS NOT NULL THEN
-    doomed := gone || ARRAY(
-      SELECT e.id FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
-      WHERE h.endpoint_id = ANY (failing) AND e.state = 'enabled' AND h.failing_since <= clock_timestamp() - e.disable_after);
-    PERFORM FROM outbox.endpoint e WHERE e.id = ANY (doomed) ORDER BY e.id FOR NO KEY UPDATE OF e;
-    INSERT INTO outbox.endpoint_health (endpoint_id)
-    SELECT e.id FROM unnest(failing) f JOIN outbox.endpoint e ON e.id = f  -- unless it was deleted meanwhile
-    ORDER BY e.id FOR KEY SHARE OF e ON CONFLICT (endpoint_id) DO NOTHING;
-  END IF;
+  -- Rows are locked in the order of their ids, so that two recorders cannot wait for each other.
+  INSERT INTO outbox.endpoint_health (endpoint_id)
+  SELECT e.id FROM unnest(failing) f JOIN outbox.endpoint e ON e.id = f  -- unless it was deleted meanwhile
+  ORDER BY e.id FOR KEY SHARE OF e ON CONFLICT (endpoint_id) DO NOTHING;
   PERFORM FROM outbox.endpoint_health h WHERE h.endpoint_id = ANY (endpoint_ids) ORDER BY h.endpoint_id FOR UPDATE;
 
   WITH tally AS (
@@ -423,7 +449,7 @@ BEGIN
   SELECT array_agg(x.endpoint_id ORDER BY x.endpoint_id), array_agg(x.was ORDER BY x.endpoint_id),
          array_agg(x.state ORDER BY x.endpoint_id) INTO noted, before, after FROM changed x;
 
-  IF doomed <> '{}' THEN
+  IF doomed IS NOT NULL THEN
     WITH off AS (
       UPDATE outbox.endpoint e SET state = 'disabled', disabled_at = clock_timestamp(), disabled_because =
         CASE WHEN e.id = ANY (gone) THEN 'it answered 410 (gone)'

@@ -188,9 +188,11 @@ BEGIN
           FROM outbox.dead_letter l WHERE l.event_id = event AND l.endpoint_id = s.endpoint_id AND l.seq IS NOT NULL))
         WHEN 'waiting' THEN concat_ws('; ', 'next attempt ' || s.next_attempt_at,
           CASE WHEN ep.state <> 'enabled' THEN 'the endpoint is ' || ep.state END,
+          CASE WHEN ep.rate_limit IS NOT NULL THEN 'no more than ' || ep.rate_limit || ' a second' END,
           CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state || coalesce(', probed at ' || h.probe_at, '') END)
         WHEN 'retrying' THEN concat_ws('; ', 'next attempt ' || s.next_attempt_at,
           CASE WHEN ep.state <> 'enabled' THEN 'the endpoint is ' || ep.state END,
+          CASE WHEN ep.rate_limit IS NOT NULL THEN 'no more than ' || ep.rate_limit || ' a second' END,
           CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state || coalesce(', probed at ' || h.probe_at, '') END, s.last_error)
         ELSE s.last_error END
     FROM outbox.delivery_status s LEFT JOIN outbox.endpoint ep ON ep.id = s.endpoint_id

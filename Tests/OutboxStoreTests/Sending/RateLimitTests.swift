@@ -207,8 +207,8 @@ import Testing
       try await client.execute(found.statements[0])
       #expect(try await worker.claim([endpoint]).count == 1)
       try await worker.client.becomes("outbox_dispatcher")
-      try await client.execute("SELECT outbox.disable(\(endpoint))")
-      try await owner.execute("DELETE FROM outbox.delivery; DELETE FROM outbox.endpoint")
+      _ = try await worker.client.store { [id = worker.id] in try $0.release(dispatcher: id) }
+      try await client.execute("SELECT outbox.delete_endpoint(\(endpoint), discard_waiting => true)")
       #expect(try await owner.int(buckets) == 0)
     }
   }
