@@ -50,13 +50,14 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
   END
 $$;
 
--- The patterns that match a type: order.item.added -> {*, order.*, order.item.*, order.item.added}.
+-- The patterns that match a type: order.item.added -> {*, order.*, order.item.*, order.item.added}. Martlet's own events
+-- come to those who name them only: martlet.endpoint.failing -> {martlet.*, martlet.endpoint.*, martlet.endpoint.failing}.
 -- In PL/pgSQL, which keeps its plan: a function in SQL would be parsed and planned again in each cut, a third of the time
 -- of a cut of one event.
 CREATE FUNCTION outbox.patterns(type text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  RETURN ARRAY['*', type] || ARRAY(
+  RETURN CASE WHEN type LIKE 'martlet.%' THEN ARRAY[type] ELSE ARRAY['*', type] END || ARRAY(
     SELECT array_to_string(p.parts[1:n], '.') || '.*'
     FROM (SELECT string_to_array(type, '.') AS parts) p, generate_series(1, cardinality(p.parts) - 1) n);
 END $$;
@@ -84,8 +85,10 @@ END $$;
 CREATE TRIGGER check_endpoint BEFORE INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.check_endpoint();
 
--- Keeps outbox.subscription. A disabled endpoint is not subscribed: it gets no new deliveries, and keeps what it has.
--- SECURITY DEFINER: whoever may change an endpoint need not be able to write subscriptions past this rule.
+-- Keeps outbox.subscription, and what waits, in step with the settings. A disabled endpoint is not subscribed: it gets no
+-- new deliveries, and keeps what it has.
+-- SECURITY DEFINER: whoever may change an endpoint need not be able to write subscriptions past this rule, nor to create
+-- the sequence that is its rate limit's bucket.
 CREATE FUNCTION outbox.subscribe_endpoint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -101,19 +104,26 @@ BEGIN
       SELECT DISTINCT NEW.tenant, t, NEW.id FROM unnest(NEW.event_types) t;
     END IF;
   END IF;
-  IF TG_OP = 'UPDATE' AND OLD.ordered AND NOT NEW.ordered THEN
-    PERFORM pg_advisory_xact_lock(1296126550, (NEW.id % 2147483647)::int);
-    -- Due now at the earliest: what a claim has passed by it does not look at again soon.
-    UPDATE outbox.delivery SET ready = true, key = NULL, due_at = CASE WHEN ready THEN due_at ELSE greatest(due_at, clock_timestamp()) END
-    WHERE endpoint_id = NEW.id AND key IS NOT NULL;
+  IF NEW.rate_limit IS NOT NULL AND to_regclass('outbox.rate_' || NEW.id) IS NULL THEN
+    EXECUTE format('CREATE SEQUENCE outbox.rate_%s MINVALUE 0', NEW.id);
+    EXECUTE format('GRANT SELECT, UPDATE ON SEQUENCE outbox.rate_%s TO outbox_dispatcher', NEW.id);
+    EXECUTE format('GRANT SELECT ON SEQUENCE outbox.rate_%s TO outbox_operator', NEW.id);
+  END IF;
+  IF TG_OP = 'UPDATE' AND OLD.state = 'disabled' AND NEW.state <> 'disabled' THEN
+    -- Whoever enables it again gives it time: `disable_after` begins anew.
+    UPDATE outbox.endpoint_health h SET failing_since = NULL WHERE h.endpoint_id = NEW.id AND h.failing_since IS NOT NULL;
+  END IF;
+  IF TG_OP = 'UPDATE' AND (NEW.ordered, NEW.on_dead_letter) IS DISTINCT FROM (OLD.ordered, OLD.on_dead_letter) THEN
+    PERFORM outbox.reorder(NEW.id, NEW.ordered, NEW.on_dead_letter);
   END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER subscribe_endpoint AFTER INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.subscribe_endpoint();
 
--- What waits for an endpoint that is deleted becomes a dead letter: nothing is left that could never be sent.
--- SECURITY DEFINER: whoever may delete an endpoint need not be able to write dead letters.
+-- What waits for an endpoint that is deleted becomes a dead letter: nothing is left that could never be sent, and nothing
+-- that could wait for a dead letter. Its bucket goes when no claim is using it.
+-- SECURITY DEFINER: whoever may delete an endpoint need not be able to write dead letters, nor to drop a sequence.
 CREATE FUNCTION outbox.forget_endpoint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -124,6 +134,11 @@ BEGIN
   FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id WHERE d.endpoint_id = OLD.id
   ON CONFLICT (event_id, endpoint_id) DO NOTHING;
   DELETE FROM outbox.delivery d WHERE d.endpoint_id = OLD.id;
+  UPDATE outbox.dead_letter l SET seq = NULL WHERE l.endpoint_id = OLD.id AND l.seq IS NOT NULL;
+  IF to_regclass('outbox.rate_' || OLD.id) IS NOT NULL THEN
+    PERFORM pg_advisory_xact_lock(1296126552, outbox.lock_number(OLD.id));
+    EXECUTE format('DROP SEQUENCE IF EXISTS outbox.rate_%s', OLD.id);
+  END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER forget_endpoint AFTER DELETE ON outbox.endpoint
@@ -248,11 +263,13 @@ CREATE FUNCTION outbox.pause(endpoint bigint) RETURNS void LANGUAGE sql SET sear
 $$ SELECT outbox.set_endpoint_state(endpoint, 'paused') $$;
 CREATE FUNCTION outbox.disable(endpoint bigint) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS
 $$ SELECT outbox.set_endpoint_state(endpoint, 'disabled') $$;
--- Enabled again, with a closed circuit: what waits is sent at once.
+-- Enabled again, with a closed circuit: what waits is sent at once. No event tells of it, nor of the two above: those who
+-- are told by martlet.endpoint.* are told what Martlet did by itself.
 CREATE FUNCTION outbox.resume(endpoint bigint) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM outbox.set_endpoint_state(endpoint, 'enabled');
-  UPDATE outbox.endpoint_health h SET state = 'closed', consecutive_failures = 0, opened_at = NULL, probe_at = NULL
+  UPDATE outbox.endpoint_health h SET state = 'closed', consecutive_failures = 0, opened_at = NULL, probe_at = NULL,
+    failing_since = NULL, window_started_at = NULL, window_failed = 0, window_succeeded = 0
   WHERE h.endpoint_id = resume.endpoint;
 END $$;
 
