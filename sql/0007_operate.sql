@@ -82,8 +82,10 @@ CREATE VIEW outbox.endpoint_status AS
 SELECT e.id, e.tenant, e.url, e.event_types, e.state, coalesce(h.state, 'closed') AS circuit,
        coalesce(h.consecutive_failures, 0) AS consecutive_failures, h.failing_since, h.last_error, h.probe_at,
        (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id) AS waiting,
-       (SELECT count(*) FROM outbox.dead_letter l WHERE l.endpoint_id = e.id AND l.reason <> 'discarded') AS dead_letters
-FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id;
+       (SELECT count(*) FROM outbox.dead_letter l WHERE l.endpoint_id = e.id AND l.reason <> 'discarded') AS dead_letters,
+       e.filter, coalesce(f.failures, 0) AS filter_failures, f.failed_at AS filter_failed_at, f.error AS filter_error
+FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
+LEFT JOIN outbox.filter_failure f ON f.endpoint_id = e.id;
 
 -- Deliveries in flight: pairs of a batch without an outcome, and claimed rows.
 CREATE VIEW outbox.in_flight AS
