@@ -165,7 +165,7 @@ BEGIN
   RETURN QUERY
     SELECT 'warning', 'failing filter', format('endpoint %s (%s)', e.id, e.url),
       format('its filter failed for %s events since %s, the last time at %s: %s; they were not delivered to it', f.failures, f.since, f.failed_at, f.error),
-      format('Correct it: UPDATE outbox.endpoint SET filter = ''...'' WHERE id = %s, then outbox.replay(%1$s, %2$L) sends what it missed. If it is right: DELETE FROM outbox.filter_failure WHERE endpoint_id = %1$s; begins to count anew.', e.id, f.since - interval '1 min')
+      format('UPDATE outbox.endpoint SET filter = ''...'' WHERE id = %s; corrects it, SELECT outbox.replay(%1$s, %2$L); sends what it missed. If it is right as it is: DELETE FROM outbox.filter_failure WHERE endpoint_id = %1$s; begins to count anew.', e.id, f.since - interval '1 min')
     FROM outbox.filter_failure f JOIN outbox.endpoint e ON e.id = f.endpoint_id
     WHERE f.failed_at > now - greatest(findings.since, interval '1 day');
 

@@ -58,7 +58,11 @@ package final class Dispatcher: Service {
             // A lease waits for the disk: were its id given out again after a crash, two dispatchers would share it.
             await self.loop("martlet-lease", bell: self.desk.leaseBell, waitsForDisk: true) { lease.run($0) }
           }
-          group.addTask { await self.loop("martlet-intake", bell: self.desk.intakeBell) { intake.run($0) } }
+          // Everybody's deliveries wait for this loop, so a statement in it that takes long is ended soon: a cut is made
+          // smaller then, or gets past the endpoint whose filter took the time.
+          group.addTask {
+            await self.loop("martlet-intake", bell: self.desk.intakeBell, statementTimeout: .seconds(10)) { intake.run($0) }
+          }
           group.addTask {
             await self.loop("martlet-record", bell: self.desk.recordBell) { record.run($0) }
             recordEnded.open()
@@ -128,10 +132,12 @@ package final class Dispatcher: Service {
     _ name: String,
     bell: Bell,
     waitsForDisk: Bool = false,
+    statementTimeout: Duration? = nil,
     _ body: @escaping @Sendable (DatabaseLoop) -> Void
   ) async {
     var database = configuration.database
     database.applicationName = name
+    if let statementTimeout { database.statementTimeout = statementTimeout }
     // The protocol looks again after each lock it takes, whatever the role's or the database's default.
     database.setUp.append("SET default_transaction_isolation = 'read committed'")
     if !configuration.synchronousCommit && !waitsForDisk { database.setUp.append("SET synchronous_commit = off") }

@@ -26,6 +26,13 @@ struct EndpointCommand: AsyncParsableCommand {
       help: "An event type (order.created), a prefix (order.*), or *; repeat for several. Default: *"
     )
     var types: [String] = []
+    @Option(
+      help: ArgumentHelp(
+        "A SQL/JSON path over {type, tenant, key, payload, metadata}; only events it matches: '$.payload.total > 100'",
+        valueName: "jsonpath"
+      )
+    )
+    var filter: String?
     @Option(help: "Only events of this tenant.") var tenant = ""
     @Option(help: "whsec_… (HMAC) or whsk_… (ed25519). Default: a new one.") var secret: String?
     @Flag(help: "Deliver events with the same key in the order of their commits.") var ordered = false
@@ -78,13 +85,13 @@ struct EndpointCommand: AsyncParsableCommand {
         .text(url), .textArray(types.isEmpty ? ["*"] : types), .text(tenant), .text(secret), .bool(ordered),
         .text(format),
         .textArray(names), .textArray(values), .float8(timeout), .int4(Int32(clamping: maxAttempts)),
-        .int4(Int32(clamping: maxInFlight)),
+        .int4(Int32(clamping: maxInFlight)), .text(filter),
       ]
       let id = try await database.withStore { store in
         let rows = try store.connection.query(
           """
           SELECT outbox.add_endpoint($1, $2, $3, $4, $5, $6, headers => jsonb_object($7::text[], $8::text[]),
-            timeout => $9 * interval '1 s', max_attempts => $10, max_in_flight => $11)
+            timeout => $9 * interval '1 s', max_attempts => $10, max_in_flight => $11, filter => $12::text::jsonpath)
           """,
           parameters
         )
@@ -127,6 +134,7 @@ struct EndpointCommand: AsyncParsableCommand {
       try await database.withStore { [output, id] store in
         let sql = """
           SELECT e.*, s.circuit, s.consecutive_failures, s.failing_since, s.last_error, s.probe_at, s.waiting, s.dead_letters,
+            s.filter_failures, s.filter_failed_at, s.filter_error,
             (SELECT count(*) FROM outbox.endpoint_secret x WHERE x.endpoint_id = e.id) AS secrets
           FROM outbox.endpoint e JOIN outbox.endpoint_status s ON s.id = e.id WHERE e.id = $1
           """
