@@ -13,7 +13,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     WHEN url ~ '[[:cntrl:][:space:]\\]' THEN 'it contains white space, a control character or a backslash'
     WHEN url !~* '^https?://' THEN 'it must begin with https:// (or http://, for a dispatcher run with --allow-http)'
     WHEN url ~ '#' THEN 'it contains a fragment (#...), which is never sent'
-    WHEN url ~* '^https?://[^/?]*@' THEN 'it contains credentials (user@); use a header instead'
+    WHEN url ~* '^https?://[^/?]*@' THEN 'it contains credentials (user@); use outbox.set_basic_auth instead'
     WHEN url !~* '^https?://(\[[0-9a-f:.%]+\]|[^]/?@:[]+)(:[0-9]{1,5})?([/?]|$)' THEN 'it has no valid host and port'
     WHEN substring(url FROM '(?i)^https?://(?:\[[^]]*\]|[^:/?]*):([0-9]+)')::int NOT BETWEEN 1 AND 65535
       THEN 'its port is not between 1 and 65535'
@@ -27,8 +27,10 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
         WHEN jsonb_typeof(value) <> 'string' THEN format('the value of %s must be a string', key)
         WHEN key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$' THEN format('%s is not a valid header name', to_json(key))
-        WHEN lower(key) ~ '^(webhook-.*|proxy-.*|host|content-length|content-type|transfer-encoding|connection|expect|te|trailer|upgrade|keep-alive)$'
+        WHEN lower(key) ~ '^(webhook-.*|proxy-.*|ce-.*|traceparent|tracestate|host|content-length|content-type|transfer-encoding|connection|expect|te|trailer|upgrade|keep-alive)$'
           THEN format('%s is set by Martlet and cannot be overridden', key)
+        WHEN lower(key) = 'authorization'
+          THEN format('%s is a secret, and headers are not; use outbox.set_basic_auth, outbox.set_bearer_token or outbox.set_oauth2', key)
         WHEN value #>> '{}' ~ '[[:cntrl:]]' THEN format('the value of %s contains a control character (CR or LF, say)', key)
         WHEN length(value #>> '{}') > 4096 THEN format('the value of %s is longer than 4096 characters', key)
       END AS problem
@@ -242,18 +244,31 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
   WHERE s.tenant = mine.tenant AND s.pattern = mine.pattern AND s.endpoint_id = mine.endpoint_id
 $$;
 
--- A new secret in the form of Standard Webhooks: whsec_ and 32 bytes in base64.
-CREATE FUNCTION outbox.new_secret() RETURNS text
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT 'whsec_' || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64')
-$$;
+-- A new secret in the form of Standard Webhooks: whsec_ (HMAC) or whsk_ (ed25519, the seed of a key pair) and 32 bytes in
+-- base64.
+CREATE FUNCTION outbox.new_secret(signature text DEFAULT 'hmac') RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF signature NOT IN ('hmac', 'ed25519') OR signature IS NULL THEN
+    RAISE EXCEPTION 'there is no such signature; there are hmac and ed25519' USING ERRCODE = 'check_violation';
+  END IF;
+  RETURN CASE signature WHEN 'hmac' THEN 'whsec_' ELSE 'whsk_' END
+    || encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'base64');
+END $$;
 
--- Refuses a secret that no dispatcher could sign with.
+-- The id of the key under which a value is sealed (SecretSealing.swift): sealed:v1:<id>:<base64>. Null: it is in plain.
+CREATE FUNCTION outbox.sealed_by(value text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS
+$$ SELECT substring(value FROM '^sealed:v1:([0-9a-f]{8}):(?:[A-Za-z0-9+/]{4}){9,}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$') $$;
+
+-- Refuses a secret that no dispatcher could sign with. A sealed one cannot be looked into.
 CREATE FUNCTION outbox.require_usable_secret(secret text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE bytes int;
 BEGIN
-  IF secret !~ '^whs(ec|k)_([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$' THEN
+  IF secret LIKE 'sealed:%' AND octet_length(secret) <= 1024 AND outbox.sealed_by(secret) IS NOT NULL THEN
+    RETURN;
+  ELSIF secret !~ '^whs(ec|k)_([A-Za-z0-9+/]{4})+([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$' THEN
     RAISE EXCEPTION 'the secret is not usable: it must be whsec_ (HMAC) or whsk_ (ed25519) and base64'
       USING ERRCODE = 'check_violation', HINT = 'Leave it out and one is made.';
   END IF;
@@ -264,7 +279,31 @@ BEGIN
   END IF;
 END $$;
 
--- Adds an endpoint and returns its id. Without `secret` one is made; outbox.rotate_secret shows a new one.
+-- Notes what kind of key a new secret is, and its public half where that can be seen: whsk_ with 64 bytes is the seed and
+-- the public key. Of a sealed one the caller says both.
+CREATE FUNCTION outbox.check_secret() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM outbox.require_usable_secret(NEW.secret);
+  IF NEW.secret LIKE 'whsec%' THEN
+    NEW.kind := 'hmac';
+    NEW.public_key := NULL;
+  ELSIF NEW.secret LIKE 'whsk%' THEN
+    NEW.kind := 'ed25519';
+    IF length(decode(substr(NEW.secret, 6), 'base64')) = 64 THEN
+      NEW.public_key := 'whpk_' || encode(substr(decode(substr(NEW.secret, 6), 'base64'), 33), 'base64');
+    END IF;
+  ELSE
+    NEW.kind := CASE WHEN NEW.public_key IS NULL THEN coalesce(NEW.kind, 'hmac') ELSE 'ed25519' END;
+  END IF;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER check_secret BEFORE INSERT OR UPDATE OF secret ON outbox.endpoint_secret
+  FOR EACH ROW EXECUTE FUNCTION outbox.check_secret();
+
+-- Adds an endpoint and returns its id. Without `secret` one is made, of the kind that `signature` says; outbox.rotate_secret
+-- shows a new one. `signature` => 'later' makes none: nothing is sent until outbox.rotate_secret has given it one, which is
+-- how `martlet endpoint add` sees to it that a secret is sealed before it is stored.
 CREATE FUNCTION outbox.add_endpoint(
   url text, event_types text[] DEFAULT '{*}', tenant text DEFAULT '', secret text DEFAULT NULL,
   ordered boolean DEFAULT false, format text DEFAULT 'standard', headers jsonb DEFAULT '{}',
@@ -273,12 +312,17 @@ CREATE FUNCTION outbox.add_endpoint(
   max_in_flight int DEFAULT 32, failure_threshold int DEFAULT 10, jitter float8 DEFAULT 0.1, filter jsonpath DEFAULT NULL,
   retry_delays interval[] DEFAULT NULL, rate_limit float8 DEFAULT NULL, failure_rate float8 DEFAULT 0.5,
   failure_window interval DEFAULT '1 min', disable_after interval DEFAULT '5 days', on_dead_letter text DEFAULT 'skip',
-  transform text DEFAULT NULL
+  transform text DEFAULT NULL, signature text DEFAULT 'hmac'
 ) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE new_id bigint;
+DECLARE
+  new_id bigint;
+  first_secret text := secret;
 BEGIN
-  PERFORM outbox.require_usable_secret(secret);
+  IF secret IS NULL AND signature IS DISTINCT FROM 'later' THEN
+    first_secret := outbox.new_secret(signature);
+  END IF;
+  PERFORM outbox.require_usable_secret(first_secret);
   INSERT INTO outbox.endpoint (url, event_types, tenant, ordered, format, headers, timeout, max_attempts, first_delay,
       multiplier, longest_delay, max_age, max_in_flight, failure_threshold, jitter, filter, retry_delays, rate_limit,
       failure_rate, failure_window, disable_after, on_dead_letter, transform)
@@ -286,7 +330,9 @@ BEGIN
       multiplier, longest_delay, max_age, max_in_flight, failure_threshold, jitter, filter, retry_delays, rate_limit,
       failure_rate, failure_window, disable_after, on_dead_letter, transform)
   RETURNING id INTO new_id;
-  INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (new_id, coalesce(secret, outbox.new_secret()));
+  IF first_secret IS NOT NULL THEN
+    INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (new_id, first_secret);
+  END IF;
   RETURN new_id;
 END $$;
 
@@ -315,19 +361,29 @@ BEGIN
   WHERE h.endpoint_id = resume.endpoint;
 END $$;
 
--- Makes a new secret and returns it, once. The old ones sign beside it until `overlap` has passed.
-CREATE FUNCTION outbox.rotate_secret(endpoint bigint, overlap interval DEFAULT '24 hours', secret text DEFAULT NULL)
-RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE fresh text := coalesce(secret, outbox.new_secret());
+-- Makes a new secret and returns it, once, for the receiver. The old ones sign beside it until `overlap` has passed.
+-- `signature`: hmac, ed25519, or null for the same as before. The private half of an ed25519 key is of no use to a receiver,
+-- so null is returned; the public half is in outbox.endpoint_key.
+-- `public_key` belongs to a `secret` that is sealed.
+CREATE FUNCTION outbox.rotate_secret(
+  endpoint bigint, overlap interval DEFAULT '24 hours', secret text DEFAULT NULL, signature text DEFAULT NULL,
+  public_key text DEFAULT NULL
+) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  fresh text := secret;
 BEGIN
-  PERFORM outbox.require_usable_secret(fresh);
   UPDATE outbox.endpoint e SET version = e.version WHERE e.id = rotate_secret.endpoint;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint USING ERRCODE = 'no_data_found';
   END IF;
+  IF fresh IS NULL THEN
+    fresh := outbox.new_secret(coalesce(rotate_secret.signature, (
+      SELECT s.kind FROM outbox.endpoint_secret s WHERE s.endpoint_id = rotate_secret.endpoint ORDER BY s.id DESC LIMIT 1), 'hmac'));
+  END IF;
+  PERFORM outbox.require_usable_secret(fresh);
   UPDATE outbox.endpoint_secret s SET expires_at = clock_timestamp() + overlap
   WHERE s.endpoint_id = rotate_secret.endpoint AND s.expires_at IS NULL;
-  INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (rotate_secret.endpoint, fresh);
-  RETURN fresh;
+  INSERT INTO outbox.endpoint_secret (endpoint_id, secret, public_key) VALUES (rotate_secret.endpoint, fresh, rotate_secret.public_key);
+  RETURN CASE WHEN fresh LIKE 'whsec%' THEN fresh END;
 END $$;
 COMMIT;

@@ -54,9 +54,10 @@ GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_
   outbox.backlog, outbox.endpoint_status, outbox.delivery_status, outbox.stuck, outbox.in_flight TO outbox_operator;
 GRANT SELECT, DELETE ON outbox.filter_failure TO outbox_operator;
 GRANT SELECT ON outbox.dedup TO outbox_operator;
-GRANT SELECT (endpoint_id, id, created_at, expires_at), UPDATE (expires_at) ON outbox.endpoint_secret TO outbox_operator;
+GRANT SELECT (endpoint_id, id, kind, public_key, created_at, expires_at), UPDATE (expires_at) ON outbox.endpoint_secret TO outbox_operator;
 GRANT INSERT, UPDATE ON outbox.endpoint TO outbox_operator;
-GRANT INSERT ON outbox.endpoint_secret, outbox.event, outbox.delivery, outbox.attempt TO outbox_operator;
+GRANT INSERT (endpoint_id, secret, public_key) ON outbox.endpoint_secret TO outbox_operator;
+GRANT INSERT ON outbox.event, outbox.delivery, outbox.attempt TO outbox_operator;
 GRANT UPDATE ON outbox.delivery, outbox.endpoint_health, outbox.dispatcher, outbox.dead_letter, outbox.setting TO outbox_operator;
 GRANT DELETE ON outbox.delivery, outbox.dead_letter, outbox.dispatcher, outbox.batch TO outbox_operator;
 

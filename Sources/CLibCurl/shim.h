@@ -26,6 +26,12 @@ static inline CURLcode curl_shim_set_pointer(CURL *easy, CURLoption option, cons
   return curl_easy_setopt(easy, option, value);
 }
 
+// libcurl takes a copy; a null pointer takes the option back.
+static inline CURLcode curl_shim_set_blob(CURL *easy, CURLoption option, const void *bytes, size_t count) {
+  struct curl_blob blob = {.data = (void *)bytes, .len = count, .flags = CURL_BLOB_COPY};
+  return curl_easy_setopt(easy, option, bytes ? &blob : NULL);
+}
+
 // For CURLOPT_WRITEFUNCTION and CURLOPT_HEADERFUNCTION, which share a shape.
 static inline CURLcode curl_shim_set_write_callback(CURL *easy, CURLoption option, curl_write_callback callback) {
   return curl_easy_setopt(easy, option, callback);

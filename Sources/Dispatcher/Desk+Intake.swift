@@ -117,11 +117,18 @@ extension Desk {
   }
 
   /// The settings of the endpoints asked for; those that are not among them are gone. What is queued for an endpoint that
-  /// wants nothing now goes back untried.
-  func learned(_ settings: [EndpointSettings], asked ids: [Int64]) {
+  /// wants nothing now goes back untried. Returns why nothing can be sent to some, where that is news.
+  func learned(_ settings: [EndpointSettings], asked ids: [Int64]) -> [(endpoint: Int64, problem: String)] {
     let now = now
-    let endpoints = settings.map { Endpoint($0, egress: egress, learnedAt: now) }
-    let wakeRecorder = withState { state in
+    let endpoints = settings.map { Endpoint($0, egress: egress, keyring: keyring, learnedAt: now) }
+    let (wakeRecorder, news) = withState { state in
+      let timestamp = Int(state.serverTime.seconds + (now - state.serverTime.at) / .seconds(1))
+      let news = endpoints.compactMap { endpoint -> (endpoint: Int64, problem: String)? in
+        guard let problem = endpoint.problem(at: timestamp),
+          problem != state.endpoints[endpoint.id]?.problem(at: timestamp)
+        else { return nil }
+        return (endpoint.id, problem.words)
+      }
       for id in ids { state.endpoints[id] = nil }
       for endpoint in endpoints { state.endpoints[endpoint.id] = endpoint }
       for id in ids where state.endpoints[id]?.isEnabled != true {
@@ -129,8 +136,9 @@ extension Desk {
           state.note(Outcome(held, .returned, tried: false))
         }
       }
-      return takeRecorderWakeUp(&state)
+      return (takeRecorderWakeUp(&state), news)
     }
     if wakeRecorder { recordBell.ring() }
+    return news
   }
 }

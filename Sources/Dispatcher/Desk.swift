@@ -2,6 +2,7 @@ import DeliveryCore
 import Foundation
 import HTTPDelivery
 import OutboxStore
+import SecretSealing
 import Synchronization
 
 /// A delivery in memory, between being handed out by the database and its outcome.
@@ -90,6 +91,8 @@ final class Desk: Sendable {
 
   let limits: Limits
   let egress: EgressPolicy
+  let preparation = Preparation()
+  let keyring: Keyring
   let intakeBell = Bell()
   let recordBell = Bell()
   let leaseBell = Bell()
@@ -100,10 +103,12 @@ final class Desk: Sendable {
   init(
     limits: Limits,
     egress: EgressPolicy,
+    keyring: Keyring = Keyring(),
     random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
   ) {
     self.limits = limits
     self.egress = egress
+    self.keyring = keyring
     self.random = random
     self.state = Mutex(
       State(flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight), plan: IntakePlan())
@@ -142,6 +147,10 @@ final class Desk: Sendable {
   /// Notes results and says what to send next.
   func complete(_ completions: [HTTPCompletion]) -> [HTTPRequest] {
     let now = now
+    guard !completions.contains(where: Preparation.isToken) else {
+      let (requests, failed) = preparation.tokensCame(completions.filter(Preparation.isToken), at: now)
+      return requests + complete(completions.filter { !Preparation.isToken($0) } + failed)
+    }
     let (departures, wakeRecorder, wakeIntake) = state.withLock { state in
       for completion in completions {
         guard let held = state.inFlight.removeValue(forKey: completion.tag) else { continue }
@@ -152,6 +161,7 @@ final class Desk: Sendable {
           at: now
         )
         guard held.dispatcher == state.lease?.dispatcher else { continue }
+        if completion.outcome == .response(status: 401) { preparation.tokenRejected(by: held.endpoint) }
         state.note(
           Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
         )
@@ -161,7 +171,7 @@ final class Desk: Sendable {
     }
     if wakeRecorder { recordBell.ring() }
     if wakeIntake { intakeBell.ring() }
-    return departures.map(HTTPRequest.init)
+    return preparation.requests(for: departures, at: now)
   }
 
   /// Takes deliveries in and says what to send at once.
@@ -184,7 +194,7 @@ final class Desk: Sendable {
       return (departures, takeRecorderWakeUp(&state))
     }
     if wakeRecorder { recordBell.ring() }
-    return departures.map(HTTPRequest.init)
+    return preparation.requests(for: departures, at: now)
   }
 
   /// Starts again after a pause for want of a lease.
@@ -206,16 +216,9 @@ final class Desk: Sendable {
         let age = held.age + (now - held.takenAt)
         if age > endpoint.policy.maxAge {
           finishUntried(held, .dead(.expired), &state)
-        } else if let problem = endpoint.problem {
+        } else if let problem = endpoint.problem(at: timestamp) {
           state.flight.finish(endpoint: held.endpoint)
-          let verdict = Verdict(
-            .failure,
-            attempt: held.attempts + 1,
-            age: age,
-            policy: endpoint.policy,
-            random: random()
-          )
-          state.note(Outcome(held, verdict, tried: true, error: problem))
+          state.note(Outcome(held, problem, policy: endpoint.policy, age: age, random: random()))
         } else {
           let tag = state.nextTag
           state.nextTag += 1

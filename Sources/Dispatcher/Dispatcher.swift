@@ -7,8 +7,8 @@ import ServiceLifecycle
 /// Delivers committed events to their endpoints until it is told to stop. Any number may run against one database, on any
 /// hosts.
 ///
-/// Four threads: intake (cut and claim), recorder, lease, and the HTTP engine, which meet at the ``Desk``. A fifth does
-/// maintenance.
+/// Four threads: intake (cut and claim), recorder, lease, and the HTTP engine, which meet at the ``Desk``. A fifth runs
+/// transforms, a sixth does maintenance.
 package final class Dispatcher: Service {
   private let configuration: DispatcherConfiguration
   private let logger: Logger
@@ -19,7 +19,7 @@ package final class Dispatcher: Service {
     var limits = Desk.Limits()
     limits.capacity = configuration.capacity
     limits.maxInFlight = configuration.maxInFlight
-    let desk = Desk(limits: limits, egress: configuration.http.egress)
+    let desk = Desk(limits: limits, egress: configuration.http.egress, keyring: configuration.keyring)
     self.configuration = configuration
     self.logger = logger
     self.desk = desk
@@ -46,9 +46,15 @@ package final class Dispatcher: Service {
     let intake = IntakeLoop(desk: desk, engine: engine, stop: stop, end: end, logger: logger)
     let record = RecordLoop(desk: desk, stop: recordStop, logger: logger)
     let lease = LeaseLoop(desk: desk, engine: engine, end: end, configuration: configuration, logger: logger)
+    let transform = TransformLoop(desk: desk, engine: engine, end: end)
     // Unstructured, so that it can be cancelled alone when all else has come to its end.
     let maintenance = Task { [configuration, logger] in
-      await Maintenance(database: configuration.database, every: configuration.maintainEvery, logger: logger).run()
+      await Maintenance(
+        database: configuration.database,
+        every: configuration.maintainEvery,
+        keyring: configuration.keyring,
+        logger: logger
+      ).run()
     }
     await withTaskCancellationHandler {
       await withGracefulShutdownHandler {
@@ -61,7 +67,17 @@ package final class Dispatcher: Service {
           // Everybody's deliveries wait for this loop, so a statement in it that takes long is ended soon: a cut is made
           // smaller then, or gets past the endpoint whose filter took the time.
           group.addTask {
-            await self.loop("martlet-intake", bell: self.desk.intakeBell, statementTimeout: .seconds(10)) { intake.run($0) }
+            await self.loop("martlet-intake", bell: self.desk.intakeBell, statementTimeout: .seconds(10)) {
+              intake.run($0)
+            }
+          }
+          group.addTask {
+            await self.loop(
+              "martlet-transform",
+              bell: self.desk.preparation.transforms.bell,
+              setUp: ["SET default_transaction_read_only = on"],
+              statementTimeout: self.configuration.transformTimeout
+            ) { transform.run($0) }
           }
           group.addTask {
             await self.loop("martlet-record", bell: self.desk.recordBell) { record.run($0) }
@@ -75,6 +91,7 @@ package final class Dispatcher: Service {
             end.raise()
             self.desk.intakeBell.ring()
             self.desk.leaseBell.ring()
+            self.desk.preparation.transforms.bell.ring()
           }
           await group.waitForAll()
         }
@@ -98,6 +115,7 @@ package final class Dispatcher: Service {
     await Task.detached { [desk, engine] in
       while desk.isSending, desk.now < deadline { try? await Task.sleep(for: .milliseconds(10)) }
       engine.shutdown()
+      engine.submit(desk.preparation.transforms.shutDown().map { HTTPRequest($0) })
       while desk.isSending || desk.hasOutcomes, desk.now < deadline + .seconds(5) {
         try? await Task.sleep(for: .milliseconds(10))
       }
@@ -132,15 +150,17 @@ package final class Dispatcher: Service {
     _ name: String,
     bell: Bell,
     waitsForDisk: Bool = false,
+    setUp: [String] = [],
     statementTimeout: Duration? = nil,
     _ body: @escaping @Sendable (DatabaseLoop) -> Void
   ) async {
     var database = configuration.database
     database.applicationName = name
-    if let statementTimeout { database.statementTimeout = statementTimeout }
     // The protocol looks again after each lock it takes, whatever the role's or the database's default.
     database.setUp.append("SET default_transaction_isolation = 'read committed'")
     if !configuration.synchronousCommit && !waitsForDisk { database.setUp.append("SET synchronous_commit = off") }
+    database.setUp += setUp
+    if let statementTimeout { database.statementTimeout = statementTimeout }
     let session = Session(database, name: name)
     let logger = logger
     // Only what `body` throws would be thrown, and it throws nothing.

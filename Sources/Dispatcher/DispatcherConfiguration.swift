@@ -1,6 +1,7 @@
 import Foundation
 import HTTPDelivery
 import Postgres
+import SecretSealing
 
 /// The version of this build, as in `outbox.dispatcher.version` and the `User-Agent`.
 package let martletVersion = "0.1.0"
@@ -19,7 +20,11 @@ package struct DispatcherConfiguration: Sendable {
   package var capacity = 2000
   /// How long a shutdown waits for what is in flight.
   package var gracePeriod: Duration = .seconds(20)
+  /// How long an endpoint's transform may take for one event.
+  package var transformTimeout: Duration = .seconds(1)
   package var maintainEvery: Duration = .seconds(60)
+  /// What secrets and credentials are sealed with in the database; without a key they stay as they are.
+  package var keyring = Keyring()
   /// Whether outcomes and cuts wait for the disk. They need not: what a crash of PostgreSQL takes back is delivered again.
   package var synchronousCommit = false
 

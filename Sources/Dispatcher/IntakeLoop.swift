@@ -90,7 +90,13 @@ struct IntakeLoop {
   }
 
   private func learn(_ endpoints: [Int64], _ store: OutboxStore) throws(PostgresError) {
-    if !endpoints.isEmpty { desk.learned(try store.endpoints(endpoints), asked: endpoints) }
+    guard !endpoints.isEmpty else { return }
+    for (endpoint, problem) in desk.learned(try store.endpoints(endpoints), asked: endpoints) {
+      logger.error(
+        "nothing can be sent to an endpoint",
+        metadata: ["endpoint": "\(endpoint)", "problem": "\(problem)"]
+      )
+    }
   }
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) -> DatabaseLoop.Step<Void> {

@@ -49,6 +49,24 @@ extension Outcome {
   }
 }
 
+extension Outcome {
+  /// How long a delivery waits that our own side of an endpoint's settings holds up. The circuit opens meanwhile like with
+  /// any failure, so that a backlog does not go round and round.
+  private static let unusableDelay: Duration = .seconds(30)
+
+  /// What is not sent because of a problem with the endpoint's settings.
+  init(_ held: Held, _ problem: Endpoint.Problem, policy: RetryPolicy, age: Duration, random: Double) {
+    if problem.isAttempt {
+      let verdict = Verdict(.failure, attempt: held.attempts + 1, age: age, policy: policy, random: random)
+      self.init(held, verdict, tried: true, error: problem.words)
+    } else {
+      let delay = min(Self.unusableDelay, policy.longestDelay)
+      self.init(held, .retry(after: delay), tried: true, error: problem.words)
+      attempt = held.attempts
+    }
+  }
+}
+
 extension RetryAfter {
   /// From now. A date is held against this host's clock; the result is bounded by the caller.
   fileprivate var duration: Duration {
@@ -63,20 +81,5 @@ extension [UInt8] {
   /// As text that PostgreSQL takes: invalid UTF-8 and NUL become U+FFFD.
   fileprivate var excerptText: String {
     String(decoding: self, as: UTF8.self).replacing("\0", with: "\u{FFFD}")
-  }
-}
-
-extension HTTPRequest {
-  /// The request of one attempt, signed now.
-  init(_ departure: Desk.Departure) {
-    let (held, endpoint) = (departure.held, departure.endpoint)
-    let body = endpoint.format.body(for: held.event)
-    let id = held.event.id.lowercased
-    let timestamp = departure.timestamp
-    var headers = endpoint.headerLines
-    headers.append("webhook-id: \(id)")
-    headers.append("webhook-timestamp: \(timestamp)")
-    headers.append("webhook-signature: \(endpoint.signer.signature(id: id, timestamp: timestamp, body: body.bytes))")
-    self.init(tag: departure.tag, url: endpoint.url, headers: headers, body: body, timeout: endpoint.timeout)
   }
 }

@@ -3,7 +3,7 @@ package struct HTTPEngineConfiguration: Sendable {
   package var egress: EgressPolicy
   /// Idle connections kept open, over all hosts; beyond it the one idle the longest is closed.
   package var maxConnections: Int
-  /// Connections to one scheme, host and port. Further requests to it wait inside the engine, on their own deadline.
+  /// Connections to one scheme, host and port, for each client identity. Further requests to it wait inside the engine, on their own deadline.
   /// A host that speaks HTTP/2 shares connections and is not held back by this.
   package var maxConnectionsPerHost: Int
   /// For name lookup, TCP and TLS together; a request's own timeout applies as well.

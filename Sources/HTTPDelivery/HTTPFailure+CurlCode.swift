@@ -27,6 +27,7 @@ extension HTTPFailure {
     switch kind {
     case .dns: words = "the host name could not be resolved"
     case .connect: words = "no connection could be made"
+    case .tls where curlCode == CURLE_SSL_CERTPROBLEM: words = "the client certificate or its key cannot be used"
     case .tls: words = "no trusted TLS connection could be made"
     // libcurl's words hold milliseconds and byte counts, which would make every timeout a message of its own.
     case .timeout:

@@ -8,6 +8,7 @@ package struct EndpointSettings: Sendable {
   package var state: String
   package var ordered: Bool
   package var format: String
+  package var transform: String?
   /// JSON object of header names and values, validated by the database.
   package var headers: [UInt8]
   package var timeout: Duration
@@ -18,8 +19,23 @@ package struct EndpointSettings: Sendable {
   package var maxAttempts: Int
   package var maxAge: Duration
   package var maxInFlight: Int
-  /// Secrets valid now, the newest first, one a line in the form of Standard Webhooks. Never logged.
-  package var secrets: [String]
+  /// Secrets valid now, the newest first.
+  package var secrets: [Secret]
+  package var credentials: [Credential]
+
+  package struct Secret: Sendable, Equatable {
+    /// In the form of Standard Webhooks, or sealed.
+    package var text: Sensitive
+    /// Microseconds since 1970, by the database's clock; nil if it does not end.
+    package var expiresAt: Int64?
+  }
+
+  /// What it is authenticated with, beside signatures.
+  package struct Credential: Sendable, Equatable {
+    package var kind: String
+    /// JSON, or sealed.
+    package var value: Sensitive
+  }
 }
 
 extension OutboxStore {
@@ -45,9 +61,13 @@ extension OutboxStore {
         (extract(epoch FROM e.timeout) * 1000)::bigint, (extract(epoch FROM e.first_delay) * 1000)::bigint, e.multiplier,
         (extract(epoch FROM e.longest_delay) * 1000)::bigint, e.jitter, e.max_attempts,
         (extract(epoch FROM e.max_age) * 1000)::bigint, e.max_in_flight,
-        e.ordered,
-        (SELECT string_agg(s.secret, E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
-         WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp()))
+        e.ordered, e.transform,
+        (SELECT string_agg(s.secret || ' ' || CASE WHEN isfinite(s.expires_at) THEN (extract(epoch FROM s.expires_at) * 1000000)::bigint::text ELSE '' END,
+           E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
+         WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())),
+        -- A line break in JSON is white space.
+        (SELECT string_agg(c.kind || ' ' || translate(c.value, E'\\r\\n', '  '), E'\\n' ORDER BY c.kind) FROM outbox.endpoint_credential c
+         WHERE c.endpoint_id = e.id)
       FROM outbox.endpoint e WHERE e.id = ANY ($1)
       """,
       [.int8Array(ids)]
@@ -65,6 +85,7 @@ extension OutboxStore {
           state: try rows.required(rows.string(row, 3), 3),
           ordered: try rows.required(rows.bool(row, 14), 14),
           format: try rows.required(rows.string(row, 4), 4),
+          transform: rows.string(row, 15),
           headers: Array(try rows.required(rows.json(row, 5), 5)),
           timeout: try milliseconds(row, 6),
           firstDelay: try milliseconds(row, 7),
@@ -74,10 +95,19 @@ extension OutboxStore {
           maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)),
           maxAge: try milliseconds(row, 12),
           maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
-          secrets: rows.string(row, 15)?.split(separator: "\n").map(String.init) ?? []
+          secrets: Self.pairs(rows.string(row, 16)).map { .init(text: Sensitive($0), expiresAt: Int64($1)) },
+          credentials: Self.pairs(rows.string(row, 17)).map { .init(kind: $0, value: Sensitive($1)) }
         )
       )
     }
     return endpoints
+  }
+
+  /// Lines of a word and a rest.
+  private static func pairs(_ lines: String?) -> [(String, String)] {
+    (lines ?? "").split(separator: "\n").map { line in
+      let word = line.prefix { $0 != " " }
+      return (String(word), String(line.dropFirst(word.count + 1)))
+    }
   }
 }

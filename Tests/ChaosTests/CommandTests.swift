@@ -78,7 +78,14 @@ import Testing
     #expect(try await martlet("endpoint", "list").output.contains("There are no endpoints"))
 
     let added = try await martlet(
-      "endpoint", "add", "https://example.com/hook", "--type", "order.*", "--filter", "$.payload.n > 1", "--json"
+      "endpoint",
+      "add",
+      "https://example.com/hook",
+      "--type",
+      "order.*",
+      "--filter",
+      "$.payload.n > 1",
+      "--json"
     )
     #expect(added.status == 0)
     let object = try #require(try JSONSerialization.jsonObject(with: Data(added.output.utf8)) as? [String: Any])
@@ -89,7 +96,9 @@ import Testing
     let shown = try await martlet("endpoint", "show", id).output
     #expect(shown.contains("state: paused") && shown.contains(#"filter: ($."payload"."n" > 1)"#))
     #expect(shown.contains("filter failures: 0") && shown.contains("filter error: -"))
-    #expect(try await martlet("endpoint", "show", id, "--json").output.contains(#""filter":"($.\"payload\".\"n\" > 1)""#))
+    #expect(
+      try await martlet("endpoint", "show", id, "--json").output.contains(#""filter":"($.\"payload\".\"n\" > 1)""#)
+    )
     #expect(try await martlet("endpoint", "resume", id).status == 0)
     #expect(try await martlet("endpoint", "disable", id).status == 0)
     let rotated = try await martlet("endpoint", "rotate-secret", id)
@@ -118,11 +127,25 @@ import Testing
       #expect(refused.errors.contains("refused"), "\(refused.errors)")
     }
     let published = try await martlet(
-      "event", "publish", "order.created", #"{"n": 1}"#, "--key", "o-1", "--dedup-key", "d"
+      "event",
+      "publish",
+      "order.created",
+      #"{"n": 1}"#,
+      "--key",
+      "o-1",
+      "--dedup-key",
+      "d"
     )
     let id = published.output.trimmingCharacters(in: .whitespacesAndNewlines)
     let again = try await martlet(
-      "event", "publish", "order.created", #"{"n": 2}"#, "--dedup-key", "d", "--dedup-window", "1 h"
+      "event",
+      "publish",
+      "order.created",
+      #"{"n": 2}"#,
+      "--dedup-key",
+      "d",
+      "--dedup-window",
+      "1 h"
     )
     #expect(again.output == published.output)
     for (window, word) in [("31 days", "30 days"), ("soon", "interval")] {
@@ -211,6 +234,86 @@ import Testing
     #expect(added.errors.isEmpty)
   }
 
+  @Test func settingsAreGivenChangedAndTakenAway() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func martlet(_ arguments: String...) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(arguments, environment: environment)
+    }
+    let added = try await martlet(
+      "endpoint",
+      "add",
+      "https://example.com/",
+      "--filter",
+      "$.payload.total > 100",
+      "--retry-delays",
+      "10 s, 1 h",
+      "--rate-limit",
+      "5",
+      "--ordered",
+      "--on-dead-letter",
+      "hold",
+      "--header",
+      "X-Shop: a:b",
+      "--timeout",
+      "20",
+      "--format",
+      "cloudevents-binary",
+      "--failure-rate",
+      "0.2",
+      "--disable-after",
+      "3 days",
+      "--tenant",
+      "t"
+    )
+    #expect(added.status == 0, "\(added.errors)")
+    let columns = """
+      filter, retry_delays, rate_limit, ordered, on_dead_letter, headers, timeout, format, failure_rate, disable_after, tenant
+      """
+    #expect(
+      try await database.rows("SELECT \(columns) FROM outbox.endpoint") == [
+        [
+          #"($."payload"."total" > 100)"#, "{00:00:10,01:00:00}", "5", "t", "hold", #"{"X-Shop": "a:b"}"#, "00:00:20",
+          "cloudevents-binary", "0.2", "3 days", "t",
+        ]
+      ]
+    )
+    let changed = try await martlet(
+      "endpoint",
+      "set",
+      "1",
+      "--no",
+      "filter",
+      "--no",
+      "headers",
+      "--no",
+      "retry-delays",
+      "--no-ordered",
+      "--jitter",
+      "0",
+      "--url",
+      "https://example.org/"
+    )
+    #expect(changed.status == 0, "\(changed.errors)")
+    #expect(
+      try await database.rows(
+        "SELECT filter, headers, retry_delays, ordered, jitter, url, rate_limit FROM outbox.endpoint"
+      )
+        == [[nil, "{}", nil, "f", "0", "https://example.org/", "5"]]
+    )
+    for (mistake, words) in [
+      (["--filter", "$.payload.total >"], "jsonpath"), (["--rate-limit", "0"], "rate_limit"),
+      (["--jitter", "2"], "jitter"),
+      (["--disable-after", "whenever"], "interval"), (["--format", "xml"], "format"), ([], "--help"),
+      (["--no", "jitter"], "rate-limit"), (["--rate-limit", "1", "--no", "rate-limit"], "contradicts"),
+      (["--url", "ftp://example.com/"], "URL"), (["--transform", "a.b"], "a.b(outbox.event)"),
+    ] {
+      let result = try await MartletProcess.run(["endpoint", "set", "1"] + mistake, environment: environment)
+      #expect(result.status != 0 && result.errors.contains(words), "\(mistake): \(result.errors)")
+    }
+    #expect(try await martlet("endpoint", "set", "9", "--jitter", "0").errors.contains("no endpoint 9"))
+  }
+
   @Test func endpointsArePingedReplayedToAndDeleted() async throws {
     let database = try await TestDatabase.make()
     let environment = ["DATABASE_URL": database.connectionString]
@@ -260,7 +363,7 @@ import Testing
     let nowhere = "postgres://postgres@127.0.0.1:\(database.server.port)/nowhere"
     #expect(try await martlet("endpoint", "list", "--database-url", nowhere).errors.contains("createdb"))
     #expect(try await martlet("dead", "list", "--limit", "0").status == 64)
-    #expect(try await martlet("endpoint", "add", "https://example.com/", "--max-attempts", "0").status == 64)
+    #expect(try await martlet("endpoint", "add", "https://example.com/", "--max-attempts", "0").status == 1)
     #expect(try await martlet("endpoint", "rotate-secret", "1", "--overlap-hours=-1").status == 64)
     #expect(try await martlet("dispatch", "--ca-file", #filePath).status == 64)
     let unknown = try await martlet("event", "show", UUID().uuidString)

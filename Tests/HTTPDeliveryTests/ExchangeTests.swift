@@ -142,6 +142,50 @@ import Testing
     #expect(completion.excerpt == Array(body.utf8.prefix(100)))
   }
 
+  @Test(arguments: [
+    "application/json", "application/cloudevents+json", "application/x-www-form-urlencoded",
+    "text/plain; charset=utf-8",
+  ])
+  func contentTypeIsTheOneTheRequestNames(type: String) async throws {
+    let received = Mutex<ReceivedRequest?>(nil)
+    let server = ScriptedServer { peer in
+      while let request = peer.readRequest() {
+        received.withLock { $0 = request }
+        peer.send("HTTP/1.1 204 No Content\r\n\r\n")
+      }
+    }
+    _ = try await withClient { await $0.post(server.url, headers: ["content-type: \(type)"]) }
+    let lines = try #require(received.withLock { $0 }).lines.filter { $0.lowercased().hasPrefix("content-type:") }
+    #expect(lines == ["content-type: \(type)"])
+  }
+
+  @Test(arguments: [(0, 0), (1, 1), (100, 100), (3000, 3000), (65_536, 3000), (-1, 0), (.max, 3000)])
+  func bodyOfASuccessIsKeptAsFarAsTheRequestAsks(wanted: Int, count: Int) async throws {
+    let body = String(repeating: "x", count: 3000)
+    let success = ScriptedServer.answering("HTTP/1.1 201 Created\r\nContent-Length: 3000\r\n\r\n" + body)
+    let failure = ScriptedServer.answering("HTTP/1.1 400 Bad\r\nContent-Length: 3000\r\n\r\n" + body)
+    try await withClient { client in
+      let kept = await client.post(success.url, keptBodyBytes: wanted)
+      #expect(kept.keptBody == Array(body.utf8.prefix(count)))
+      #expect(kept.excerpt.isEmpty)
+      let refused = await client.post(failure.url, keptBodyBytes: wanted)
+      #expect(refused.keptBody.isEmpty)
+      #expect(refused.excerpt.count == 1024)
+      // The same handle again: a wish holds for one request.
+      #expect(await client.post(success.url).keptBody.isEmpty)
+    }
+  }
+
+  @Test func keptBodyIsBoundedByTheResponseLimit() async throws {
+    let server = ScriptedServer { peer in
+      guard peer.readRequest() != nil else { return }
+      peer.send("HTTP/1.1 200 OK\r\n\r\n")
+      while peer.send([UInt8](repeating: 0x61, count: 65_536)) {}
+    }
+    let completion = try await withClient { await $0.post(server.url, keptBodyBytes: .max) }
+    #expect(completion.keptBody.count == 65_536)
+  }
+
   @Test func noMoreConnectionsThanAllowedToOneHost() async throws {
     let server = ScriptedServer.answering("HTTP/1.1 204 No Content\r\n\r\n")
     var configuration = HTTPEngineConfiguration.loopback

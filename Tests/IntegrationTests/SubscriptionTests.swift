@@ -25,7 +25,9 @@ import Testing
     ]
     for endpoint in endpoints {
       let id = try await database.addEndpoint(
-        listener.url(endpoint.path), types: endpoint.types, options: endpoint.options
+        listener.url(endpoint.path),
+        types: endpoint.types,
+        options: endpoint.options
       )
       if endpoint.path == "/disabled" { try await database.execute("SELECT outbox.disable(\(id))") }
     }

@@ -16,7 +16,8 @@ package final class RunningDispatcher: Sendable {
     policy: EgressPolicy? = nil,
     capacity: Int = 2000,
     maxInFlight: Int = 1000,
-    gracePeriod: Duration = .seconds(20)
+    gracePeriod: Duration = .seconds(20),
+    configure: (inout DispatcherConfiguration) -> Void = { _ in }
   ) throws {
     let policy =
       try policy ?? EgressPolicy(allowHTTP: true, allowedNetworks: [try CIDR(parsing: "127.0.0.0/8")])
@@ -29,6 +30,7 @@ package final class RunningDispatcher: Sendable {
     configuration.capacity = capacity
     configuration.maxInFlight = maxInFlight
     configuration.gracePeriod = gracePeriod
+    configure(&configuration)
     let dispatcher = Dispatcher(
       configuration,
       logger: testLogger
@@ -56,6 +58,7 @@ package func withDispatcher<Value>(
   capacity: Int = 2000,
   maxInFlight: Int = 1000,
   gracePeriod: Duration = .seconds(20),
+  configure: (inout DispatcherConfiguration) -> Void = { _ in },
   _ body: (Dispatcher) async throws -> Value
 ) async throws -> Value {
   let running = try RunningDispatcher(
@@ -63,7 +66,8 @@ package func withDispatcher<Value>(
     policy: policy,
     capacity: capacity,
     maxInFlight: maxInFlight,
-    gracePeriod: gracePeriod
+    gracePeriod: gracePeriod,
+    configure: configure
   )
   do {
     let value = try await body(running.dispatcher)

@@ -55,7 +55,7 @@ final class EngineLoop {
   private func accept(_ request: HTTPRequest, now: MonotonicInstant) {
     let pending = PendingRequest(request, arrivedAt: now)
     do throws(HTTPFailure) {
-      let origin = try origins.origin(for: request.url)
+      let origin = try origins.origin(for: request)
       // First come, first served: nobody overtakes those who wait.
       let decision = origin.hasWaiting ? .wait : origin.gate.admit(hasWaited: false)
       if decision == .wait {

@@ -14,8 +14,11 @@ extension Transfer {
   /// What became of the request, from the code libcurl ended it with.
   func completion(code: CURLcode, now: MonotonicInstant) -> HTTPCompletion {
     var completion = HTTPCompletion(tag: tag, outcome: outcome(code), duration: arrivedAt.duration(to: now))
-    if case .response(let status) = completion.outcome, !(200..<300).contains(status) {
-      completion.excerpt = response.excerpt
+    guard case .response(let status) = completion.outcome else { return completion }
+    if (200..<300).contains(status) {
+      completion.keptBody = response.kept
+    } else {
+      completion.excerpt = response.kept
       completion.retryAfter = retryAfter
     }
     return completion

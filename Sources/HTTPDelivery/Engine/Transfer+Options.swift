@@ -22,6 +22,8 @@ extension Transfer {
     set(CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2)
     set(CURLOPT_SSL_VERIFYPEER, 1)
     set(CURLOPT_SSL_VERIFYHOST, 2)
+    // For a key that is encrypted after all: OpenSSL would ask the terminal for its passphrase.
+    set(CURLOPT_KEYPASSWD, "")
     if let caFile = configuration.caFile { set(CURLOPT_CAINFO, caFile) }
     // libcurl keeps the parsed certificate bundle for later connections, but only if there is no directory beside it;
     // without that, every new TLS connection parses the whole bundle again.

@@ -28,6 +28,9 @@ final class Transfer {
 
   private var body: RequestBody?
   private var headers = HeaderLines()
+  private var identity: ClientIdentity?
+  /// Bytes of a 2xx body that the request wants kept.
+  private(set) var keptBodyBytes = 0
   private var url = ""
   private var timeoutMilliseconds = 0
   private var version = 0
@@ -70,6 +73,8 @@ final class Transfer {
       url = request.url
       curl_shim_set_string(easy, CURLOPT_URL, url)
     }
+    setIdentity(request.clientIdentity)
+    keptBodyBytes = min(max(0, request.keptBodyBytes), limits.bodyBytes)
     deadline = pending.deadline
     setTimeout(now: now)
     setSecondTry(false)
@@ -103,6 +108,21 @@ final class Transfer {
     setSecondTry(true)
     forgetProgress()
     return true
+  }
+
+  private func setIdentity(_ identity: ClientIdentity?) {
+    guard self.identity != identity else { return }
+    self.identity = identity
+    setBlob(CURLOPT_SSLCERT_BLOB, identity?.certificatesAndKey)
+    setBlob(CURLOPT_SSLKEY_BLOB, identity?.privateKey)
+  }
+
+  private func setBlob(_ option: CURLoption, _ bytes: [UInt8]?) {
+    guard let bytes else {
+      curl_shim_set_blob(easy, option, nil, 0)
+      return
+    }
+    bytes.withUnsafeBytes { _ = curl_shim_set_blob(easy, option, $0.baseAddress, $0.count) }
   }
 
   private func setTimeout(now: MonotonicInstant) {
@@ -153,7 +173,8 @@ struct ResponseProgress {
   /// The blank line after the header has come. libcurl takes a connection that closes within a header for a response.
   var hasWholeHeader = false
   var bodyBytes = 0
-  var excerpt: [UInt8] = []
+  /// The beginning of the body: an excerpt of a failure's, or what the request wants of a success's.
+  var kept: [UInt8] = []
   /// The body went past its limit and the rest is not wanted.
   var isCutOff = false
   var headersOverflowed = false

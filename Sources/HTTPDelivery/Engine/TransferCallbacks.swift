@@ -35,8 +35,9 @@ enum TransferCallbacks {
 
 extension Transfer {
   fileprivate func takeBody(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    if response.excerpt.count < limits.excerptBytes, !(200..<300).contains(status) {
-      response.excerpt.append(contentsOf: bytes.prefix(limits.excerptBytes - response.excerpt.count))
+    let wanted = (200..<300).contains(status) ? keptBodyBytes : limits.excerptBytes
+    if response.kept.count < wanted {
+      response.kept.append(contentsOf: bytes.prefix(wanted - response.kept.count))
     }
     response.bodyBytes += bytes.count
     guard response.bodyBytes <= limits.bodyBytes else {

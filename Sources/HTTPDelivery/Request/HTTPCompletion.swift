@@ -6,6 +6,8 @@ package struct HTTPCompletion: Sendable {
   package var duration: Duration
   /// The beginning of the response body, for a status that is not 2xx only.
   package var excerpt: [UInt8]
+  /// The beginning of a 2xx response's body, as much as the request asked to keep.
+  package var keptBody: [UInt8]
   package var retryAfter: RetryAfter?
 
   package init(
@@ -13,12 +15,14 @@ package struct HTTPCompletion: Sendable {
     outcome: HTTPOutcome,
     duration: Duration,
     excerpt: [UInt8] = [],
+    keptBody: [UInt8] = [],
     retryAfter: RetryAfter? = nil
   ) {
     self.tag = tag
     self.outcome = outcome
     self.duration = duration
     self.excerpt = excerpt
+    self.keptBody = keptBody
     self.retryAfter = retryAfter
   }
 }

@@ -37,6 +37,24 @@ struct Certificates {
     return (certificate, keyFile)
   }
 
+  /// A client's certificate, signed by the same authority.
+  func makeClient(_ name: String) async throws -> (certificate: String, key: String) {
+    try await openssl(["req", "-new", "-subj", "/CN=\(name)", "-out", path("\(name).csr")] + key("\(name).key"))
+    try await openssl([
+      "x509", "-req", "-in", path("\(name).csr"), "-CA", path("ca.pem"), "-CAkey", path("ca.key"), "-CAcreateserial",
+      "-days", "2", "-out", path("\(name).pem"),
+    ])
+    return try read(name)
+  }
+
+  /// The certificate and key made for a client before, as text.
+  func read(_ name: String) throws -> (certificate: String, key: String) {
+    (
+      try String(contentsOfFile: path("\(name).pem"), encoding: .utf8),
+      try String(contentsOfFile: path("\(name).key"), encoding: .utf8)
+    )
+  }
+
   private func path(_ name: String) -> String { directory.appendingPathComponent(name).path }
 
   /// A new key goes into the file of this name.

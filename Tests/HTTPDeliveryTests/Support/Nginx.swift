@@ -14,6 +14,7 @@ enum Nginx {
     let plainPort: Int
     /// The private authority that signed the certificates worth trusting.
     let caFile: String
+    let certificates: Certificates
 
     func url(host: String = "localhost") -> String { "https://\(host):\(port)/hook" }
   }
@@ -22,11 +23,14 @@ enum Nginx {
   /// - Parameters:
   ///   - listen: what follows the port in the `listen` directive.
   ///   - location: directives of the TLS server; `$plain` in it stands for the address of a plain server beside it.
+  ///   - report: what the plain server says of an exchange when asked for anything but `/ok`.
+  ///   - extra: further directives of the TLS server; `$ca` in it stands for the file of the authority.
   static func with<Result>(
     _ certificate: Certificates.Kind,
     listen: String = "ssl http2",
     location: String = "proxy_pass http://$plain/ok;",
     server extra: String = "",
+    reporting report: String = "$server_protocol $connection $connection_requests",
     _ body: (Server) async throws -> Result
   ) async throws -> Result {
     guard let executable else { throw ProcessError(command: "nginx", output: "not installed") }
@@ -49,9 +53,10 @@ enum Nginx {
         }
         server {
           listen 127.0.0.1:\(port) \(listen);
-          ssl_certificate \(certificateFile); ssl_certificate_key \(keyFile); \(extra)
+          ssl_certificate \(certificateFile); ssl_certificate_key \(keyFile);
+          \(extra.replacingOccurrences(of: "$ca", with: certificates.authorityFile))
           location / {
-            proxy_set_header X-Forwarded-Proto "$server_protocol $connection $connection_requests";
+            proxy_set_header X-Forwarded-Proto "\(report)";
             \(location.replacingOccurrences(of: "$plain", with: "127.0.0.1:\(plainPort)"))
           }
         }
@@ -65,7 +70,14 @@ enum Nginx {
     )
     do {
       try await waitUntilListening(on: plainPort, process, log: directory.path + "/error.log")
-      let result = try await body(Server(port: port, plainPort: plainPort, caFile: certificates.authorityFile))
+      let result = try await body(
+        Server(
+          port: port,
+          plainPort: plainPort,
+          caFile: certificates.authorityFile,
+          certificates: certificates
+        )
+      )
       await process.stop()
       return result
     } catch {

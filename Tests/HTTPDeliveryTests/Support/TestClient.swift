@@ -35,7 +35,9 @@ final class TestClient: Sendable {
     _ url: String,
     body: [UInt8] = Array("{}".utf8),
     headers: [String] = ["Content-Type: application/json"],
-    timeout: Duration = .seconds(30)
+    timeout: Duration = .seconds(30),
+    clientIdentity: ClientIdentity? = nil,
+    keptBodyBytes: Int = 0
   ) async -> HTTPCompletion {
     await withCheckedContinuation { continuation in
       let tag = mailbox.state.withLock { state in
@@ -43,7 +45,17 @@ final class TestClient: Sendable {
         state.waiting[state.nextTag] = continuation
         return state.nextTag
       }
-      engine.submit([HTTPRequest(tag: tag, url: url, headers: headers, body: RequestBody(body), timeout: timeout)])
+      engine.submit([
+        HTTPRequest(
+          tag: tag,
+          url: url,
+          headers: headers,
+          body: RequestBody(body),
+          timeout: timeout,
+          clientIdentity: clientIdentity,
+          keptBodyBytes: keptBodyBytes
+        )
+      ])
     }
   }
 

@@ -313,7 +313,9 @@ import Testing
         _ = try await worker.drain()
       }
       #expect(try await worker.client.value("SELECT failures FROM outbox.filter_failure") == "6")
-      #expect(try await worker.client.column("SELECT state FROM outbox.endpoint ORDER BY id") == ["enabled", "disabled"])
+      #expect(
+        try await worker.client.column("SELECT state FROM outbox.endpoint ORDER BY id") == ["enabled", "disabled"]
+      )
     }
   }
 }

@@ -33,7 +33,8 @@ import Testing
     try await withDatabase { database in
       let worker = try await Worker(database)
       let patterns = [
-        "*", "martlet.*", "martlet.endpoint.*", "martlet.endpoint.disabled", "martlet.ping", "martlet", "martlets.*", "m.*",
+        "*", "martlet.*", "martlet.endpoint.*", "martlet.endpoint.disabled", "martlet.ping", "martlet", "martlets.*",
+        "m.*",
       ]
       var endpoints: [Int64: String] = [:]
       for pattern in patterns { endpoints[try await worker.client.addEndpoint("'{\(pattern)}'")] = pattern }
@@ -54,7 +55,11 @@ import Testing
       }
       // The reconciler expects the same, and so do a replay and a resend.
       let pairs = expected.values.map(\.count).reduce(0, +)
-      #expect(try await worker.client.rows("SELECT pairs, missing FROM outbox.conservation('-infinity')") == [["\(pairs)", "0"]])
+      #expect(
+        try await worker.client.rows("SELECT pairs, missing FROM outbox.conservation('-infinity')") == [
+          ["\(pairs)", "0"]
+        ]
+      )
       try await worker.client.execute("DELETE FROM outbox.batch")
       for (endpoint, pattern) in endpoints {
         let count = expected.values.count { $0.contains(pattern) }

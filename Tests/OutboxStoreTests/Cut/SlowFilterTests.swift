@@ -61,7 +61,9 @@ import Testing
       #expect(try await worker.cut() == nil)
       #expect(try await worker.client.int("SELECT max(id) FROM outbox.position") == before)
       #expect(try await worker.cut()?.pairs.map(\.endpoint) == [plain])
-      #expect(try await worker.client.column("SELECT id FROM outbox.endpoint WHERE state = 'disabled'") == ["\(bad[0])"])
+      #expect(
+        try await worker.client.column("SELECT id FROM outbox.endpoint WHERE state = 'disabled'") == ["\(bad[0])"]
+      )
       let failures = "SELECT failures FROM outbox.filter_failure WHERE endpoint_id = \(failing)"
       #expect(try await worker.client.value(failures) == "1", "counted in the cut that was one")
     }
@@ -98,7 +100,9 @@ import Testing
       #expect(try await worker.cut()?.direct.map(\.endpoints) == [[compares, literal], [literal]])
       let failure = try await worker.client.rows("SELECT endpoint_id, failures, error FROM outbox.filter_failure")[0]
       #expect(failure[0] == "\(compares)" && failure[1] == "1" && failure[2]?.contains("64 KiB") == true)
-      #expect(try await worker.client.rows("SELECT pairs, missing FROM outbox.conservation('-infinity')") == [["3", "0"]])
+      #expect(
+        try await worker.client.rows("SELECT pairs, missing FROM outbox.conservation('-infinity')") == [["3", "0"]]
+      )
     }
   }
 

@@ -16,7 +16,9 @@ import Testing
       #expect(try await client.publishOnce("a", n: 4, tenant: "acme") != first, "a tenant's keys are its own")
       #expect(try await client.publishOnce(nil, n: 5) != first)
       #expect(try await client.publishOnce(nil, n: 6) != first)
-      #expect(try await client.column("SELECT payload ->> 'n' FROM outbox.event ORDER BY id") == ["1", "3", "4", "5", "6"])
+      #expect(
+        try await client.column("SELECT payload ->> 'n' FROM outbox.event ORDER BY id") == ["1", "3", "4", "5", "6"]
+      )
       #expect(try await worker.cut()?.direct.map(\.event.number) == [1, 3, 5, 6])
       let same = try await client.rows(
         "SELECT created_at - outbox.uuid_time(id) < '1 s', id::text ~ '^.{14}7' FROM outbox.event WHERE payload ->> 'n' = '1'"
@@ -154,7 +156,9 @@ import Testing
       let client = database.client()
       let first = try await client.publishOnce("a")
       // The window counts from the first publish, and is that one's.
-      #expect(try await client.value("SELECT outbox.publish('t', '1', dedup_key => 'a', dedup_window => '1 us')") == first)
+      #expect(
+        try await client.value("SELECT outbox.publish('t', '1', dedup_key => 'a', dedup_window => '1 us')") == first
+      )
       let left = "SELECT expires_at - now() BETWEEN '23 h 59 min' AND '24 h' FROM outbox.dedup"
       #expect(try await client.value(left) == "t")
       try await client.execute("UPDATE outbox.dedup SET expires_at = clock_timestamp()")

@@ -7,7 +7,8 @@ import Testing
 @Suite struct RoleTests {
   static let everyTable = [
     "event", "endpoint", "endpoint_secret", "subscription", "position", "batch", "delivery", "attempt", "dead_letter",
-    "dispatcher", "endpoint_health", "filter_failure", "dedup", "setting", "anchor", "migration", "backlog", "endpoint_status", "delivery_status",
+    "dispatcher", "endpoint_health", "filter_failure", "dedup", "setting", "anchor", "migration", "backlog",
+    "endpoint_status", "delivery_status",
     "stuck", "in_flight",
   ]
 
