@@ -83,8 +83,8 @@ $$;
 --   slow     endpoint_id's filter takes too long, says `words`: the endpoint must be disabled, and matches nothing from then on
 --   stop     time is up: what comes from the i-th event on was not judged, and is not to be cut yet
 --
--- A filter is somebody's program, and a cut is everybody's time. Evaluation stops after a second, at the end of an event. A
--- filter that has taken half a second in at least two tries is slow; two, because the machine may have stood still in one.
+-- A filter is somebody's program, and a cut is everybody's time. Evaluation stops after two seconds, at the end of an event.
+-- A filter that has taken a second in at least two tries is slow; two, because the machine may have stood still in one.
 -- One that takes longer than the caller's statement_timeout is slow as well: the timeout is caught, since it would come
 -- again for as long as the event is there to be cut.
 -- Index: event_pkey. Locks: none.
@@ -137,7 +137,7 @@ BEGIN
             ELSE
               tries[slot] := tries[slot] + 1; times[slot] := times[slot] + took;
             END IF;
-            IF times[slot] > interval '500 ms' THEN
+            IF times[slot] > interval '1 s' THEN
               CONTINUE WHEN tries[slot] < 2;
               slow := slow || endpoints[f];
               problem := NULL;
@@ -201,7 +201,7 @@ BEGIN
           END IF;
       END;
     END LOOP;
-    IF n < cardinality(ids) AND clock_timestamp() - began > interval '1 s' THEN
+    IF n < cardinality(ids) AND clock_timestamp() - began > interval '2 s' THEN
       kind := 'stop'; i := n + 1; endpoint_id := NULL;
       RETURN NEXT;
       EXIT;

