@@ -229,6 +229,8 @@ CREATE TABLE outbox.subscription (
   pattern     text NOT NULL,
   endpoint_id bigint NOT NULL REFERENCES outbox.endpoint ON DELETE CASCADE,
   since       xid8,
+  -- The endpoint's, so that a cut need not look at the endpoints of events that do not pass it.
+  filter      jsonpath,
   PRIMARY KEY (tenant, pattern, endpoint_id)
 );
 -- Subscriptions of the past: events with tx >= since that `until`, the position when it ended, had seen were certainly cut
@@ -239,11 +241,33 @@ CREATE TABLE outbox.past_subscription (
   endpoint_id bigint NOT NULL,
   since       xid8 NOT NULL,
   until       pg_snapshot NOT NULL,
+  filter      jsonpath,
   ended_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX past_subscription_pattern ON outbox.past_subscription (tenant, pattern);
 CREATE INDEX subscription_endpoint ON outbox.subscription (endpoint_id);
 CREATE INDEX subscription_unstamped ON outbox.subscription (endpoint_id) WHERE since IS NULL;
+
+-- Endpoints whose filter could not tell of some events whether they match; they were not delivered there. Apart from
+-- endpoint_health, because only a cut writes it, and only one cuts at a time: nobody waits, and no order of locks is needed.
+-- Gone when the filter is changed.
+CREATE TABLE outbox.filter_failure (
+  endpoint_id bigint PRIMARY KEY REFERENCES outbox.endpoint ON DELETE CASCADE,
+  failures    bigint NOT NULL,
+  since       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  failed_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  error       text NOT NULL
+) WITH (fillfactor = 50);
+
+-- Keys under which something was published, for as long as the same key publishes nothing anew (outbox.publish).
+CREATE TABLE outbox.dedup (
+  tenant     text NOT NULL,
+  key        text NOT NULL,
+  event_id   uuid NOT NULL,
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (tenant, key)
+);
+CREATE INDEX dedup_expires ON outbox.dedup (expires_at);
 
 -- How far the log has been cut. Append-only; the newest row is the truth.
 CREATE TABLE outbox.position (

@@ -50,8 +50,9 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
   END
 $$;
 
--- The patterns that match a type: order.item.added -> {*, order.*, order.item.*, order.item.added}. Martlet's own events
--- come to those who name them only: martlet.endpoint.failing -> {martlet.*, martlet.endpoint.*, martlet.endpoint.failing}.
+-- The patterns that match a type: order.item.added -> {*, order.*, order.item.*, order.item.added}. Types that begin with
+-- `martlet.` are Martlet's own, about endpoints and deliveries: only patterns that begin so, too, match them. An endpoint for
+-- `*` must not be told that it failed, fail at that, and be told again.
 -- In PL/pgSQL, which keeps its plan: a function in SQL would be parsed and planned again in each cut, a third of the time
 -- of a cut of one event.
 CREATE FUNCTION outbox.patterns(type text) RETURNS text[]
@@ -62,6 +63,79 @@ BEGIN
     FROM (SELECT string_to_array(type, '.') AS parts) p, generate_series(1, cardinality(p.parts) - 1) n);
 END $$;
 
+-- What a filter sees of an event. Plain SQL without SET, so that it is inlined.
+CREATE FUNCTION outbox.filter_document(type text, tenant text, key text, payload jsonb, metadata jsonb) RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT pg_catalog.jsonb_build_object('type', type, 'tenant', tenant, 'key', key, 'payload', payload, 'metadata', metadata)
+$$;
+
+-- A filter with its string literals and names emptied: what is left is its grammar.
+CREATE FUNCTION outbox.filter_skeleton(filter jsonpath) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT regexp_replace(filter::text, '"(?:[^"\\]|\\.)*"', '""', 'g')
+$$;
+
+-- Whether a filter somewhere compares two things of which neither is a literal.
+CREATE FUNCTION outbox.compares_paths(filter jsonpath) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(bool_or(s.parts[n] !~ '(^|[ (])(""|-?[0-9][0-9.eE+-]*|true|false|null)$'
+                          AND s.parts[n + 1] !~ '^(""|-?[0-9][0-9.eE+-]*|true|false|null)($|[ )]|\.datetime\()'), false)
+  FROM (SELECT regexp_split_to_array(outbox.filter_skeleton(filter), ' (?:==|!=|<=|>=|<|>) ') AS parts) s,
+       generate_series(1, cardinality(s.parts) - 1) n
+$$;
+
+-- Whether a document is too large for a filter. PostgreSQL compares two paths item by item in a loop that no timeout ends:
+-- with two arrays of 100,000 elements for minutes. 64 KiB have no arrays as long as that.
+CREATE FUNCTION outbox.too_large_to_compare(filter jsonpath, document jsonb) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN pg_column_size(document) > 65536 AND outbox.compares_paths(filter);
+END $$;
+
+-- Whether an event matches a filter: the first item that the path gives decides, and there must be one, neither `false` nor
+-- `null`. A predicate ($.payload.amount > 100) and a path that selects ($.payload ? (@.amount > 100)) thus both do what they
+-- say. A filter that fails does not match. Times without a zone count as UTC.
+-- outbox.judge is the same for many events and filters, and knows what failed.
+CREATE FUNCTION outbox.matches(filter jsonpath, document jsonb) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+BEGIN
+  RETURN filter IS NULL OR (NOT outbox.too_large_to_compare(filter, document)
+    AND coalesce(jsonb_path_query_first_tz(document, filter, '{}', true) NOT IN ('false', 'null'), false));
+EXCEPTION WHEN OTHERS THEN
+  RETURN false;
+END $$;
+
+-- What is wrong with a filter, in words; null if nothing: what could never work, and what could take a cut's time, which
+-- is everybody's. Of a regular expression that is what PostgreSQL's engine answers in more than linear time (back
+-- references, look-around) or with a machine too large: `weight` is about its size once bounds are written out.
+-- outbox.judge is the second line, for what takes long all the same.
+CREATE FUNCTION outbox.filter_problem(filter jsonpath) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+  WITH token AS (  -- string literals, each with what makes it a regular expression
+    SELECT t[1] IS NOT NULL AS is_regex, ('"' || t[2] || '"')::jsonb #>> '{}' AS literal, coalesce(t[3], '') AS flags
+    FROM regexp_matches(filter::text, '(like_regex )?"((?:[^"\\]|\\.)*)"(?: flag "([a-z]*)")?', 'g') t
+  ), regex AS (
+    SELECT t.literal, length(t.literal) + (SELECT coalesce(sum(greatest(b[1]::numeric, nullif(b[2], '')::numeric)), 0)
+        FROM regexp_matches(t.literal, '\{([0-9]+)(?:,([0-9]*))?\}', 'g') b) AS size,
+      (SELECT coalesce(exp(sum(ln(greatest(b[1]::numeric, nullif(b[2], '')::numeric, 1)))), 1)
+        FROM regexp_matches(t.literal, '\)\{([0-9]+)(?:,([0-9]*))?\}', 'g') b) AS repeats
+    FROM token t WHERE t.is_regex AND t.flags !~ 'q'
+  )
+  SELECT CASE
+    WHEN length(filter::text) > 4096 THEN 'it is longer than 4096 characters'
+    WHEN s.path ~ '\$""' THEN 'it has a variable ($name), and there is nothing to give it a value'
+    WHEN s.path ~ '\*\*.*\*\*' THEN 'it searches all levels (**) more than once, which may take too long'
+    ELSE (
+      SELECT CASE
+          WHEN r.literal ~ '\\[1-9]' THEN format('the regular expression %s has a back reference, which may take too long', to_json(r.literal))
+          WHEN r.literal ~ '\(\?<?[=!]' THEN format('the regular expression %s looks around (?=), which may take too long', to_json(r.literal))
+          WHEN r.size * r.repeats > 1000 THEN format('the regular expression %s is too large; with its repetitions {n} written out it may have about 1000 characters', to_json(left(r.literal, 100)))
+        END AS problem
+      FROM regex r ORDER BY problem NULLS LAST LIMIT 1)
+  END
+  FROM (SELECT outbox.filter_skeleton(filter) AS path) s
+$$;
+
 CREATE FUNCTION outbox.check_endpoint() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE problem text;
@@ -69,6 +143,9 @@ BEGIN
   problem := 'the URL is not usable: ' || outbox.url_problem(NEW.url);
   problem := coalesce(problem, 'the headers are not usable: ' || outbox.headers_problem(NEW.headers));
   problem := coalesce(problem, 'the event types are not usable: ' || outbox.event_types_problem(NEW.event_types));
+  IF TG_OP = 'INSERT' OR NEW.filter::text IS DISTINCT FROM OLD.filter::text THEN
+    problem := coalesce(problem, 'the filter is not usable: ' || outbox.filter_problem(NEW.filter));
+  END IF;
   IF problem IS NOT NULL THEN
     RAISE EXCEPTION '%', problem USING ERRCODE = 'check_violation';
   END IF;
@@ -92,17 +169,20 @@ CREATE TRIGGER check_endpoint BEFORE INSERT OR UPDATE ON outbox.endpoint
 CREATE FUNCTION outbox.subscribe_endpoint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF TG_OP = 'INSERT' OR (NEW.tenant, NEW.event_types, NEW.state = 'disabled')
-      IS DISTINCT FROM (OLD.tenant, OLD.event_types, OLD.state = 'disabled') THEN
+  IF TG_OP = 'INSERT' OR (NEW.tenant, NEW.event_types, NEW.state = 'disabled', NEW.filter::text)
+      IS DISTINCT FROM (OLD.tenant, OLD.event_types, OLD.state = 'disabled', OLD.filter::text) THEN
     WITH ended AS (DELETE FROM outbox.subscription s WHERE s.endpoint_id = NEW.id RETURNING s.*)
-    INSERT INTO outbox.past_subscription (tenant, pattern, endpoint_id, since, until)
-    SELECT e.tenant, e.pattern, e.endpoint_id, e.since, p.done
+    INSERT INTO outbox.past_subscription (tenant, pattern, endpoint_id, since, until, filter)
+    SELECT e.tenant, e.pattern, e.endpoint_id, e.since, p.done, e.filter
     FROM ended e, (SELECT p.done FROM outbox.position p ORDER BY p.id DESC LIMIT 1) p
     WHERE e.since < pg_snapshot_xmax(p.done);
     IF NEW.state <> 'disabled' THEN
-      INSERT INTO outbox.subscription (tenant, pattern, endpoint_id)
-      SELECT DISTINCT NEW.tenant, t, NEW.id FROM unnest(NEW.event_types) t;
+      INSERT INTO outbox.subscription (tenant, pattern, endpoint_id, filter)
+      SELECT DISTINCT ON (t) NEW.tenant, t, NEW.id, NEW.filter FROM unnest(NEW.event_types) t;
     END IF;
+  END IF;
+  IF TG_OP = 'UPDATE' AND NEW.filter::text IS DISTINCT FROM OLD.filter::text THEN
+    DELETE FROM outbox.filter_failure f WHERE f.endpoint_id = NEW.id;
   END IF;
   IF NEW.rate_limit IS NOT NULL AND to_regclass('outbox.rate_' || NEW.id) IS NULL THEN
     EXECUTE format('CREATE SEQUENCE outbox.rate_%s MINVALUE 0', NEW.id);
@@ -120,6 +200,30 @@ BEGIN
 END $$;
 CREATE TRIGGER subscribe_endpoint AFTER INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.subscribe_endpoint();
+
+-- Disables an endpoint whose filter takes too long, if nobody holds it just now; otherwise the next cut does. `since`: when
+-- the first event was created that it may have missed, for a replay from there. What was cut while
+-- the filter was in force can no longer be proved by evaluating it, so the reconciler forgets it.
+-- SECURITY DEFINER: the dispatcher calls it, and must not otherwise write past_subscription.
+CREATE FUNCTION outbox.disable_for_filter(endpoint bigint, because text, since timestamptz) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  held int;
+BEGIN
+  PERFORM FROM outbox.endpoint e WHERE e.id = disable_for_filter.endpoint FOR NO KEY UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  -- A reconciler that is stamping them holds these for as long as it works.
+  PERFORM FROM outbox.subscription s WHERE s.endpoint_id = disable_for_filter.endpoint FOR UPDATE SKIP LOCKED;
+  GET DIAGNOSTICS held = ROW_COUNT;
+  IF held < (SELECT count(*) FROM outbox.subscription s WHERE s.endpoint_id = disable_for_filter.endpoint) THEN
+    RETURN;
+  END IF;
+  UPDATE outbox.endpoint e SET state = 'disabled', disabled_at = since, disabled_because = because
+  WHERE e.id = disable_for_filter.endpoint AND e.state <> 'disabled';
+  DELETE FROM outbox.past_subscription s WHERE s.endpoint_id = disable_for_filter.endpoint AND s.filter IS NOT NULL;
+END $$;
 
 -- What waits for an endpoint that is deleted becomes a dead letter: nothing is left that could never be sent, and nothing
 -- that could wait for a dead letter. Its bucket goes when no claim is using it.

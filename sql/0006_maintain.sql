@@ -104,6 +104,16 @@ BEGIN
       action := 'deleted'; subject := removed || ' old dead letters';
       RETURN NEXT;
     END IF;
+    -- Index: dedup_expires. A key that a publisher is just renewing is left to it.
+    DELETE FROM outbox.dedup d USING (
+      SELECT x.tenant, x.key FROM outbox.dedup x WHERE x.expires_at <= clock_timestamp()
+      ORDER BY x.expires_at LIMIT 100000 FOR UPDATE SKIP LOCKED) x
+    WHERE d.tenant = x.tenant AND d.key = x.key;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    IF removed > 0 THEN
+      action := 'deleted'; subject := removed || ' expired deduplication keys';
+      RETURN NEXT;
+    END IF;
     DELETE FROM outbox.position
     WHERE id <= (SELECT max(id) FROM outbox.position) - greatest(outbox.setting('position_rows')::bigint, 1);
     -- Rows past retention that no day holds: events that a redrive put back, and what came while maintenance did not run.

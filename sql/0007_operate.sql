@@ -106,8 +106,10 @@ SELECT e.id, e.tenant, e.url, e.event_types, e.state, coalesce(h.state, 'closed'
        (SELECT count(*) FROM outbox.dead_letter l WHERE l.endpoint_id = e.id AND l.reason <> 'discarded') AS dead_letters,
        h.opened_at, h.window_started_at, h.window_failed, h.window_succeeded, e.rate_limit, e.max_in_flight,
        (SELECT count(*) FROM outbox.dead_letter l WHERE l.endpoint_id = e.id AND l.seq IS NOT NULL) AS held_keys,
-       e.disabled_at, e.disabled_because
-FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id;
+       e.disabled_at, e.disabled_because,
+       e.filter, coalesce(f.failures, 0) AS filter_failures, f.failed_at AS filter_failed_at, f.error AS filter_error
+FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
+LEFT JOIN outbox.filter_failure f ON f.endpoint_id = e.id;
 
 -- Deliveries in flight: pairs of a batch without an outcome, and claimed rows.
 CREATE VIEW outbox.in_flight AS

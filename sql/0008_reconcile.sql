@@ -4,10 +4,11 @@ SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(8, 'reconcile');
 
 -- Conservation, from the tables alone. Of the newest `max_events` events since `since` that have been cut, every pair with
--- an endpoint that was certainly subscribed at the cut (subscription.since) must be delivered, waiting, in flight, or dead.
+-- an endpoint that was certainly subscribed at the cut (subscription.since), with a filter that the event matches, must be
+-- delivered, waiting, in flight, or dead.
 -- Returns one row of counts, `missing` first among equals: 0 is the proof. `missing_pairs` names up to 100 as event/endpoint.
 -- One statement, thus one snapshot: a pair moving between tables is seen in exactly one of them.
--- Cost: a few index probes per pair of the period; nothing counts history.
+-- Cost: a few index probes per pair of the period, and where there is a filter, its evaluation; nothing counts history.
 CREATE FUNCTION outbox.conservation(since timestamptz, max_events int DEFAULT 100000)
 RETURNS TABLE (events bigint, oldest timestamptz, pairs bigint, delivered bigint, waiting bigint, in_flight bigint, dead bigint,
                missing bigint, missing_pairs text[])
@@ -23,13 +24,13 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   ), kind AS MATERIALIZED (
     SELECT DISTINCT r.tenant, r.type FROM recent r
   ), route AS MATERIALIZED (
-    SELECT k.tenant, k.type, s.endpoint_id, s.since, s.until
+    SELECT k.tenant, k.type, s.endpoint_id, s.since, s.until, s.filter
     FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
     CROSS JOIN LATERAL (
-      SELECT s.endpoint_id, s.since, NULL::pg_snapshot AS until FROM outbox.subscription s
+      SELECT s.endpoint_id, s.since, NULL::pg_snapshot AS until, s.filter FROM outbox.subscription s
       WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND s.since IS NOT NULL
       UNION ALL
-      SELECT s.endpoint_id, s.since, s.until FROM outbox.past_subscription s
+      SELECT s.endpoint_id, s.since, s.until, s.filter FROM outbox.past_subscription s
       WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = s.endpoint_id)) s
   ), flying AS MATERIALIZED (
     SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f
@@ -41,7 +42,9 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
       EXISTS (SELECT FROM outbox.dead_letter l WHERE l.event_id = r.id AND l.endpoint_id = r.endpoint_id) AS dead,
       (r.id, r.endpoint_id) IN (SELECT f.event_id, f.endpoint_id FROM flying f) AS flying
     FROM (SELECT DISTINCT r.id, t.endpoint_id FROM recent r
-          JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since AND (t.until IS NULL OR pg_visible_in_snapshot(r.tx, t.until))) r
+          JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since AND (t.until IS NULL OR pg_visible_in_snapshot(r.tx, t.until))
+          WHERE t.filter IS NULL OR outbox.matches(t.filter, (
+            SELECT outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata) FROM outbox.event e WHERE e.id = r.id))) r
   )
   SELECT (SELECT count(*) FROM recent), (SELECT min(r.created_at) FROM recent r), count(*),
          count(*) FILTER (WHERE p.delivered AND NOT p.waiting AND NOT p.dead AND NOT p.flying),
@@ -182,6 +185,13 @@ BEGIN
       format('Tell its owner. It is probed by itself and nothing is lost. SELECT outbox.pause(%s); stops trying, SELECT outbox.resume(%1$s); tries at once.', e.id)
     FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
     WHERE e.state = 'enabled' AND (h.state <> 'closed' OR (h.consecutive_failures > 0 AND h.failing_since < now - failing_after));
+
+  RETURN QUERY
+    SELECT 'warning', 'failing filter', format('endpoint %s (%s)', e.id, e.url),
+      format('its filter failed for %s events since %s, the last time at %s: %s; they were not delivered to it', f.failures, f.since, f.failed_at, f.error),
+      format('UPDATE outbox.endpoint SET filter = ''...'' WHERE id = %s; corrects it, SELECT outbox.replay(%1$s, %2$L); sends what it missed. If it is right as it is: DELETE FROM outbox.filter_failure WHERE endpoint_id = %1$s; begins to count anew.', e.id, f.since - interval '1 min')
+    FROM outbox.filter_failure f JOIN outbox.endpoint e ON e.id = f.endpoint_id
+    WHERE f.failed_at > now - greatest(findings.since, interval '1 day');
 
   RETURN QUERY
     SELECT 'warning', 'endpoint disabled by itself', format('endpoint %s (%s)', e.id, e.url),

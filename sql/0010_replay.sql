@@ -46,8 +46,8 @@ BEGIN
   RETURN cardinality(again);
 END $$;
 
--- Sends an endpoint the events of a period again, those of its types (or of `types`) and its tenant, delivered before or
--- not: after a receiver lost what it had, or for a new endpoint that wants the past. Events not cut yet come by themselves.
+-- Sends an endpoint the events of a period again, those of its types (or of `types`) and its tenant that its filter matches,
+-- delivered before or not: after a receiver lost what it had, or for a new endpoint that wants the past. Events not cut yet come by themselves.
 -- At most `max_events`, the oldest first. Returns how many.
 CREATE FUNCTION outbox.replay(
   endpoint bigint, since timestamptz, until timestamptz DEFAULT 'infinity', types text[] DEFAULT NULL, max_events int DEFAULT 1000000
@@ -69,10 +69,13 @@ BEGIN
     SELECT e.id FROM outbox.event e
     WHERE e.id >= outbox.uuid_floor(since) AND e.id <= outbox.uuid_floor(until) AND e.created_at >= since AND e.created_at < until
       AND e.tenant = target.tenant AND outbox.patterns(e.type) && coalesce(types, target.event_types)
+      AND (target.filter IS NULL OR outbox.matches(
+            target.filter, outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata)))
     ORDER BY e.id LIMIT max_events));
 END $$;
 
--- Sends one event again, to one endpoint or to all that are subscribed to it now. Returns to how many.
+-- Sends one event again, to all endpoints that are subscribed to it now, with filters that it matches; or to the endpoint
+-- named, whatever its types and its filter say. Returns to how many.
 CREATE FUNCTION outbox.resend(event uuid, endpoint bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -86,7 +89,10 @@ BEGIN
   RETURN (SELECT coalesce(sum(outbox.send_again(t.id, ARRAY[resend.event])), 0)
           FROM (SELECT DISTINCT s.endpoint_id AS id FROM outbox.event e
                 JOIN outbox.subscription s ON s.tenant = e.tenant AND s.pattern = ANY (outbox.patterns(e.type))
-                WHERE e.id = resend.event ORDER BY 1) t);
+                WHERE e.id = resend.event
+                  AND (s.filter IS NULL OR outbox.matches(
+                        s.filter, outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata)))
+                ORDER BY 1) t);
 END $$;
 
 -- Sends an endpoint a signed test event of type martlet.ping, and nobody else. Returns the event's id: outbox.explain tells

@@ -64,7 +64,13 @@ package final class Dispatcher: Service {
             // A lease waits for the disk: were its id given out again after a crash, two dispatchers would share it.
             await self.loop("martlet-lease", bell: self.desk.leaseBell, waitsForDisk: true) { lease.run($0) }
           }
-          group.addTask { await self.loop("martlet-intake", bell: self.desk.intakeBell) { intake.run($0) } }
+          // Everybody's deliveries wait for this loop, so a statement in it that takes long is ended soon: a cut is made
+          // smaller then, or gets past the endpoint whose filter took the time.
+          group.addTask {
+            await self.loop("martlet-intake", bell: self.desk.intakeBell, statementTimeout: .seconds(10)) {
+              intake.run($0)
+            }
+          }
           group.addTask {
             await self.loop(
               "martlet-transform",

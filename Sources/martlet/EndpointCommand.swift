@@ -138,6 +138,7 @@ struct EndpointCommand: AsyncParsableCommand {
       try await database.withStore { [output, id] store in
         let sql = """
           SELECT e.*, s.circuit, s.consecutive_failures, s.failing_since, s.last_error, s.probe_at, s.waiting, s.dead_letters,
+            s.filter_failures, s.filter_failed_at, s.filter_error,
             (SELECT string_agg(concat_ws(' ', k.kind, k.public_key, 'until ' || k.expires_at::timestamptz(0)), ', ' ORDER BY k.id DESC)
              FROM outbox.endpoint_key k WHERE k.endpoint_id = e.id AND (k.expires_at IS NULL OR k.expires_at > now())) AS signing_keys,
             (SELECT string_agg(c.kind || ' since ' || c.updated_at::timestamptz(0), ', ' ORDER BY c.kind)
