@@ -37,6 +37,7 @@ extension HTTPFailure {
     case .malformedResponse: words = "the answer is not valid HTTP"
     case .responseTooLarge: words = "the response's header is too large"
     case .egressDenied: words = "the egress policy refuses the address"
+    case .proxy: words = "the proxy cannot be used"
     case .invalidRequest: words = "the request cannot be sent"
     case .aborted: words = "the exchange was aborted"
     case .other: words = "libcurl error \(curlCode.rawValue)"
@@ -48,8 +49,11 @@ extension HTTPFailure {
 extension HTTPFailure.Kind {
   init(curlCode: CURLcode, phase: ExchangePhase) {
     switch curlCode {
-    case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
       self = .dns
+
+    case CURLE_COULDNT_RESOLVE_PROXY, CURLE_PROXY:
+      self = .proxy
 
     case CURLE_COULDNT_CONNECT, CURLE_INTERFACE_FAILED, CURLE_NO_CONNECTION_AVAILABLE, CURLE_QUIC_CONNECT_ERROR:
       self = .connect

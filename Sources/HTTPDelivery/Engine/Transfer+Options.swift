@@ -15,9 +15,7 @@ extension Transfer {
     set(CURLOPT_HTTP09_ALLOWED, 0)
     set(CURLOPT_NETRC, Int(CURL_NETRC_IGNORED.rawValue))
 
-    // A proxy named in the environment would dial for us, past the egress policy.
-    set(CURLOPT_PROXY, "")
-    set(CURLOPT_NOPROXY, "*")
+    setProxy(configuration.proxy)
 
     set(CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2)
     set(CURLOPT_SSL_VERIFYPEER, 1)

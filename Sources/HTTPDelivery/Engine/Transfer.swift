@@ -9,6 +9,8 @@ final class Transfer {
   let easy: UnsafeMutableRawPointer
   let limits: ResponseLimits
   let egress: EgressPolicy
+  /// The only addresses dialled are then the proxy's, which is trusted.
+  let usesProxy: Bool
 
   /// Where it stands in the list of transfers under way.
   var activeIndex = -1
@@ -44,6 +46,7 @@ final class Transfer {
     self.easy = easy
     limits = ResponseLimits(configuration)
     egress = configuration.egress
+    usesProxy = configuration.proxy != nil
     errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
     errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
     resolve = configuration.resolve.reduce(nil) { curl_slist_append($0, $1) }

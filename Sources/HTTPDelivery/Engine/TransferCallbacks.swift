@@ -67,7 +67,7 @@ extension Transfer {
     guard let pointer = curl_shim_address(address),
       let ipAddress = IPAddress(socketAddress: UnsafeRawPointer(pointer), length: length)
     else { return curl_socket_t(-1) }
-    if let refusal = egress.refusal(of: ipAddress) {
+    if !usesProxy, let refusal = egress.refusal(of: ipAddress) {
       if dialling.firstRefusal == nil { dialling.firstRefusal = refusal }
       return curl_socket_t(-1)
     }

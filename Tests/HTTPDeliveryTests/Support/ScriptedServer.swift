@@ -57,7 +57,7 @@ final class ScriptedServer: Sendable {
     }
   }
 
-  private static func onThread(_ work: @escaping @Sendable () -> Void) {
+  static func onThread(_ work: @escaping @Sendable () -> Void) {
     final class Box: Sendable {
       let work: @Sendable () -> Void
       init(_ work: @escaping @Sendable () -> Void) { self.work = work }
@@ -85,7 +85,7 @@ final class Peer: Sendable {
     var isClosed = false
   }
 
-  private let descriptor: Int32
+  let descriptor: Int32
   private let state = Mutex(State())
 
   init(descriptor: Int32) {
