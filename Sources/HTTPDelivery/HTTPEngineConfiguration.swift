@@ -25,6 +25,8 @@ package struct HTTPEngineConfiguration: Sendable {
 
   /// Names with fixed addresses, `host:port:address[,address]…`: lets tests have names that resolve as they need.
   var resolve: [String] = []
+  /// The same, asked before every request: lets tests have names that change their mind.
+  var resolveAnew: (@Sendable () -> [String])?
 
   package init(
     egress: EgressPolicy = EgressPolicy(),

@@ -37,7 +37,8 @@ final class Transfer {
   private var timeoutMilliseconds = 0
   private var version = 0
   private var watchesConnection = false
-  private let resolve: UnsafeMutablePointer<curl_slist>?
+  private var resolve: UnsafeMutablePointer<curl_slist>?
+  private let resolveAnew: (@Sendable () -> [String])?
   /// Unowned by Swift because libcurl writes to it at any time.
   let errorText: UnsafeMutablePointer<CChar>
 
@@ -49,9 +50,9 @@ final class Transfer {
     usesProxy = configuration.proxy != nil
     errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
     errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
-    resolve = configuration.resolve.reduce(nil) { curl_slist_append($0, $1) }
+    resolveAnew = configuration.resolveAnew
     setConstantOptions(configuration)
-    if let resolve { curl_shim_set_pointer(easy, CURLOPT_RESOLVE, resolve) }
+    setNames(configuration.resolve)
   }
 
   deinit {
@@ -76,6 +77,7 @@ final class Transfer {
       url = request.url
       curl_shim_set_string(easy, CURLOPT_URL, url)
     }
+    if let resolveAnew { setNames(resolveAnew()) }
     setIdentity(request.clientIdentity)
     keptBodyBytes = min(max(0, request.keptBodyBytes), limits.bodyBytes)
     deadline = pending.deadline
@@ -111,6 +113,13 @@ final class Transfer {
     setSecondTry(true)
     forgetProgress()
     return true
+  }
+
+  private func setNames(_ names: [String]) {
+    let previous = resolve
+    resolve = names.reduce(nil) { curl_slist_append($0, $1) }
+    curl_shim_set_pointer(easy, CURLOPT_RESOLVE, resolve)
+    curl_slist_free_all(previous)
   }
 
   private func setIdentity(_ identity: ClientIdentity?) {
