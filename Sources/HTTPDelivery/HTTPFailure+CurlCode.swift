@@ -22,7 +22,11 @@ extension HTTPFailure {
   ///   - phase: how far the exchange had come.
   ///   - detail: libcurl's own words, already fit to be shown; may be empty.
   init(curlCode: CURLcode, phase: ExchangePhase, detail: String) {
-    let kind = Kind(curlCode: curlCode, phase: phase)
+    var kind = Kind(curlCode: curlCode, phase: phase)
+    // libcurl reports what is wrong with a chunked body as a failure to receive it.
+    if curlCode == CURLE_RECV_ERROR, detail.hasSuffix("in chunked-encoding") {
+      kind = detail.hasPrefix("Out of memory") ? .responseTooLarge : .malformedResponse
+    }
     let words: String
     switch kind {
     case .dns: words = "the host name could not be resolved"

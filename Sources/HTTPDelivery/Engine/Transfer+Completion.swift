@@ -28,8 +28,11 @@ extension Transfer {
     let status = status
     let phase = phase
     if let failure = proxyFailure(code, phase: phase) { return .failure(failure) }
+    if let problem = response.problem {
+      return .failure(HTTPFailure(.malformedResponse, "the answer is not valid HTTP: \(problem.rawValue)"))
+    }
     // Only a complete exchange is a response; except that a body nobody reads may be cut off.
-    if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff)
+    if code == CURLE_OK || response.isCutOff
       || (endedEarlyOverHTTP2(code) && status >= 200)
     {
       guard response.hasWholeHeader, status >= 200 else {

@@ -52,6 +52,12 @@ extension Transfer {
     curl_shim_set_write_callback(easy, CURLOPT_HEADERFUNCTION, TransferCallbacks.header)
     set(CURLOPT_OPENSOCKETDATA, context)
     curl_shim_set_open_socket_callback(easy, TransferCallbacks.openSocket)
+    set(CURLOPT_CLOSESOCKETDATA, UnsafeRawPointer(Unmanaged.passUnretained(sockets).toOpaque()))
+    curl_shim_set_close_socket_callback(easy, SocketTable.close)
     set(CURLOPT_PREREQDATA, context)
+    curl_shim_set_before_request_callback(easy, TransferCallbacks.beforeRequest)
+    set(CURLOPT_XFERINFODATA, context)
+    curl_shim_set_progress_callback(easy, TransferCallbacks.progress)
+    set(CURLOPT_NOPROGRESS, 0)
   }
 }

@@ -113,6 +113,12 @@ final class Peer: Sendable {
     }
   }
 
+  /// Waits for the first bytes, and leaves them to be read.
+  func peek() -> [UInt8] {
+    if state.withLock({ $0.buffer.isEmpty }) { _ = receive() }
+    return state.withLock { $0.buffer }
+  }
+
   /// Reads one whole request, its body measured by `Content-Length`. Nil at the end of the connection.
   func readRequest() -> ReceivedRequest? {
     let end = Array("\r\n\r\n".utf8)
@@ -156,20 +162,33 @@ final class Peer: Sendable {
     while receive() {}
   }
 
+  /// Reads nothing for a while, or until the client is known to have gone. It may go unnoticed: its last word stands behind
+  /// all that has not been read.
+  func ignore() {
+    // POLLRDHUP, which Glibc's module leaves out.
+    var event = pollfd(fd: descriptor, events: 0x2000, revents: 0)
+    _ = poll(&event, 1, 3000)
+  }
+
   /// Closes with a reset instead of an orderly end.
   func reset() {
     var option = linger(l_onoff: 1, l_linger: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
-    close()
+    end(announced: false)
   }
 
-  func close() {
+  /// Closes the connection below TLS, without a word.
+  func cut() { end(announced: false) }
+
+  func close() { end(announced: true) }
+
+  private func end(announced: Bool) {
     let wasClosed = state.withLock { state in
       defer { state.isClosed = true }
       return state.isClosed
     }
     guard !wasClosed else { return }
-    session?.end()
+    if announced { session?.end() }
     Glibc.close(descriptor)
   }
 

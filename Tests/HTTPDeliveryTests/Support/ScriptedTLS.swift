@@ -8,12 +8,16 @@ import Glibc
 final class ScriptedTLS: @unchecked Sendable {
   private let context: OpaquePointer
   private let library: Library
+  /// The authority that signed its certificate.
+  let authorityFile: String
 
   /// - Parameters:
   ///   - certificate: file of the chain, PEM.
   ///   - key: file of the key, PEM.
+  ///   - authority: file of the authority that signed the certificate, PEM.
   ///   - speaksHTTP2: chooses `h2` when the client offers it.
-  init(certificate: String, key: String, speaksHTTP2: Bool = false) throws {
+  init(certificate: String, key: String, authority: String, speaksHTTP2: Bool = false) throws {
+    authorityFile = authority
     guard let library = Library(), let context = library.newContext(library.serverMethod()),
       library.useChain(context, certificate) == 1, library.useKey(context, key, 1) == 1
     else { throw ProcessError(command: "OpenSSL", output: "no context for \(certificate)") }
@@ -22,6 +26,23 @@ final class ScriptedTLS: @unchecked Sendable {
     // OpenSSL writes without MSG_NOSIGNAL, and clients go away.
     signal(SIGPIPE, SIG_IGN)
     if speaksHTTP2 { library.chooseProtocol(context, Self.chooseHTTP2, nil) }
+  }
+
+  /// For `localhost`; made once, for making certificates takes its time. The files go with the machine's temporary ones.
+  static func shared(speaksHTTP2: Bool = false) async throws -> ScriptedTLS {
+    let files = try await sharedFiles.value
+    return try ScriptedTLS(
+      certificate: files.certificate,
+      key: files.key,
+      authority: files.authority,
+      speaksHTTP2: speaksHTTP2
+    )
+  }
+
+  private static let sharedFiles = Task {
+    let certificates = try await Certificates(in: temporaryDirectory())
+    let (certificate, key) = try await certificates.make(.valid)
+    return (certificate: certificate, key: key, authority: certificates.authorityFile)
   }
 
   func accept(_ descriptor: Int32) -> Session? {
