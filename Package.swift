@@ -116,13 +116,16 @@ let package = Package(
     ),
     .target(
       name: "TestSupport",
-      dependencies: ["Dispatcher", "Receiver", "EmbeddedPostgres"],
+      dependencies: ["Dispatcher", "Receiver", "EmbeddedPostgres", "SecretSealing"],
       path: "Tests/TestSupport",
       swiftSettings: strict
     ),
     .testTarget(
       name: "IntegrationTests",
-      dependencies: ["TestSupport", "Dispatcher", "Receiver", "SecretSealing", "WebhookSignature"],
+      dependencies: [
+        "TestSupport", "Dispatcher", "Receiver", "SecretSealing", "WebhookSignature", "OutboxStore", "EmbeddedPostgres",
+        "martlet",
+      ],
       swiftSettings: strict
     ),
     .testTarget(

@@ -16,8 +16,11 @@ package final class RunningDispatcher: Sendable {
     policy: EgressPolicy? = nil,
     capacity: Int = 2000,
     maxInFlight: Int = 1000,
-    gracePeriod: Duration = .seconds(20)
+    gracePeriod: Duration = .seconds(20),
+    logger: Logger? = nil,
+    configure: (inout DispatcherConfiguration) -> Void = { _ in }
   ) throws {
+    let logger = logger ?? testLogger
     let policy =
       try policy ?? EgressPolicy(allowHTTP: true, allowedNetworks: [try CIDR(parsing: "127.0.0.0/8")])
     var configuration = DispatcherConfiguration(
@@ -29,13 +32,14 @@ package final class RunningDispatcher: Sendable {
     configuration.capacity = capacity
     configuration.maxInFlight = maxInFlight
     configuration.gracePeriod = gracePeriod
+    configure(&configuration)
     let dispatcher = Dispatcher(
       configuration,
-      logger: testLogger
+      logger: logger
     )
     let group = ServiceGroup(
       services: [dispatcher],
-      logger: testLogger
+      logger: logger
     )
     self.dispatcher = dispatcher
     self.group = group
@@ -56,6 +60,8 @@ package func withDispatcher<Value>(
   capacity: Int = 2000,
   maxInFlight: Int = 1000,
   gracePeriod: Duration = .seconds(20),
+  logger: Logger? = nil,
+  configure: (inout DispatcherConfiguration) -> Void = { _ in },
   _ body: (Dispatcher) async throws -> Value
 ) async throws -> Value {
   let running = try RunningDispatcher(
@@ -63,7 +69,9 @@ package func withDispatcher<Value>(
     policy: policy,
     capacity: capacity,
     maxInFlight: maxInFlight,
-    gracePeriod: gracePeriod
+    gracePeriod: gracePeriod,
+    logger: logger,
+    configure: configure
   )
   do {
     let value = try await body(running.dispatcher)
