@@ -124,7 +124,7 @@ let package = Package(
       name: "IntegrationTests",
       dependencies: [
         "TestSupport", "Dispatcher", "Receiver", "SecretSealing", "WebhookSignature", "OutboxStore", "EmbeddedPostgres",
-        "martlet",
+        "Postgres", "martlet",
       ],
       swiftSettings: strict
     ),

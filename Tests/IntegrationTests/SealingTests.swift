@@ -250,7 +250,7 @@ import WebhookSignature
 
       // When the last one has ended, nothing is sent: neither unsigned nor with an ended key.
       try await database.execute(
-        "UPDATE outbox.endpoint_secret SET expires_at = clock_timestamp() WHERE expires_at IS NULL; SELECT outbox.pause(\(endpoint)); SELECT outbox.resume(\(endpoint))"
+        "UPDATE outbox.endpoint_secret SET expires_at = clock_timestamp() WHERE expires_at IS NULL"
       )
       try await eventually("all is recorded") { try await database.isSettled() }
       let before = listener.arrivals.count

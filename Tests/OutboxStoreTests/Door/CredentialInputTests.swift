@@ -130,4 +130,19 @@ import Testing
       }
     }
   }
+
+  @Test func tenSecretsSignAtMost() async throws {
+    try await withDatabase { database in
+      let client = database.client()
+      let endpoint = try await client.addEndpoint()
+      for _ in 0..<9 { _ = try await client.rows("SELECT outbox.rotate_secret(\(endpoint))") }
+      let error = try await client.refusal("SELECT outbox.rotate_secret(\(endpoint))")
+      #expect(error.sqlState == "54000" && error.hint?.contains("expires_at") == true, "\(error)")
+      let version = "SELECT version FROM outbox.endpoint"
+      let before = try await client.int(version)
+      try await client.execute("UPDATE outbox.endpoint_secret SET expires_at = now() WHERE id = 1")
+      #expect(try await client.int(version) > before, "dispatchers must hear of it")
+      _ = try await client.rows("SELECT outbox.rotate_secret(\(endpoint))")
+    }
+  }
 }
