@@ -131,38 +131,74 @@ CREATE SEQUENCE outbox.endpoint_version;
 CREATE TABLE outbox.endpoint (
   id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   version           bigint NOT NULL DEFAULT nextval('outbox.endpoint_version'),
-  tenant            text NOT NULL DEFAULT '' CHECK (octet_length(tenant) <= 255),
+  tenant            text NOT NULL DEFAULT ''
+    CONSTRAINT endpoint_tenant_is_at_most_255_bytes
+    CHECK (octet_length(tenant) <= 255),
   url               text NOT NULL,
   event_types       text[] NOT NULL DEFAULT '{*}',
   filter            jsonpath,
-  state             text NOT NULL DEFAULT 'enabled' CHECK (state IN ('enabled', 'paused', 'disabled')),
+  state             text NOT NULL DEFAULT 'enabled'
+    CONSTRAINT endpoint_state_is_enabled_paused_or_disabled
+    CHECK (state IN ('enabled', 'paused', 'disabled')),
   ordered           boolean NOT NULL DEFAULT false,
-  format            text NOT NULL DEFAULT 'standard' CHECK (format IN ('standard', 'cloudevents', 'cloudevents-binary', 'raw', 'classic')),
+  format            text NOT NULL DEFAULT 'standard'
+    CONSTRAINT endpoint_format_is_standard_cloudevents_raw_or_classic
+    CHECK (format IN ('standard', 'cloudevents', 'cloudevents-binary', 'raw', 'classic')),
   headers           jsonb NOT NULL DEFAULT '{}',
   -- A function f(outbox.event) returns jsonb, by its name; its result is sent instead of what `format` says.
   transform         text,
-  timeout           interval NOT NULL DEFAULT '15 s'  CHECK (timeout BETWEEN '50 ms' AND '5 min'),
-  first_delay       interval NOT NULL DEFAULT '5 s'   CHECK (first_delay BETWEEN '10 ms' AND '1 day'),
-  multiplier        float8   NOT NULL DEFAULT 3       CHECK (multiplier BETWEEN 1 AND 100),
-  longest_delay     interval NOT NULL DEFAULT '12 h'  CHECK (longest_delay BETWEEN '10 ms' AND '30 days'),
-  jitter            float8   NOT NULL DEFAULT 0.1     CHECK (jitter BETWEEN 0 AND 1),
+  timeout           interval NOT NULL DEFAULT '15 s'
+    CONSTRAINT endpoint_timeout_is_50_ms_to_5_min
+    CHECK (timeout BETWEEN '50 ms' AND '5 min'),
+  first_delay       interval NOT NULL DEFAULT '5 s'
+    CONSTRAINT endpoint_first_delay_is_10_ms_to_1_day
+    CHECK (first_delay BETWEEN '10 ms' AND '1 day'),
+  multiplier        float8 NOT NULL DEFAULT 3
+    CONSTRAINT endpoint_multiplier_is_1_to_100
+    CHECK (multiplier BETWEEN 1 AND 100),
+  longest_delay     interval NOT NULL DEFAULT '12 h'
+    CONSTRAINT endpoint_longest_delay_is_10_ms_to_30_days
+    CHECK (longest_delay BETWEEN '10 ms' AND '30 days'),
+  jitter            float8 NOT NULL DEFAULT 0.1
+    CONSTRAINT endpoint_jitter_is_0_to_1
+    CHECK (jitter BETWEEN 0 AND 1),
   -- Instead of first_delay, multiplier, longest_delay and max_attempts: the pause before each further attempt.
-  retry_delays      interval[] CHECK (cardinality(retry_delays) BETWEEN 1 AND 1000
-                                      AND '10 ms' <= ALL (retry_delays) AND '30 days' >= ALL (retry_delays)),
-  max_attempts      int      NOT NULL DEFAULT 15      CHECK (max_attempts BETWEEN 1 AND 1000),
-  max_age           interval NOT NULL DEFAULT '7 days' CHECK (max_age BETWEEN '1 s' AND '365 days'),
-  max_in_flight     int      NOT NULL DEFAULT 32      CHECK (max_in_flight BETWEEN 1 AND 10000),
+  retry_delays      interval[]
+    CONSTRAINT endpoint_retry_delays_are_1_to_1000_of_10_ms_to_30_days
+    CHECK (cardinality(retry_delays) BETWEEN 1 AND 1000 AND array_position(retry_delays, NULL) IS NULL
+           AND '10 ms' <= ALL (retry_delays) AND '30 days' >= ALL (retry_delays)),
+  max_attempts      int NOT NULL DEFAULT 15
+    CONSTRAINT endpoint_max_attempts_is_1_to_1000
+    CHECK (max_attempts BETWEEN 1 AND 1000),
+  max_age           interval NOT NULL DEFAULT '7 days'
+    CONSTRAINT endpoint_max_age_is_1_s_to_365_days
+    CHECK (max_age BETWEEN '1 s' AND '365 days'),
+  max_in_flight     int NOT NULL DEFAULT 32
+    CONSTRAINT endpoint_max_in_flight_is_1_to_10000
+    CHECK (max_in_flight BETWEEN 1 AND 10000),
   -- Deliveries a second, over all dispatchers; null: as fast as it answers.
-  rate_limit        float8                            CHECK (rate_limit BETWEEN 0.001 AND 100000),
+  rate_limit        float8
+    CONSTRAINT endpoint_rate_limit_is_0_001_to_100000_a_second
+    CHECK (rate_limit BETWEEN 0.001 AND 100000),
   -- The circuit opens after so many failures in a row, or when of the outcomes in a window so large a part are failures.
-  failure_threshold int      NOT NULL DEFAULT 10      CHECK (failure_threshold BETWEEN 1 AND 1000000),
-  failure_rate      float8            DEFAULT 0.5     CHECK (failure_rate > 0 AND failure_rate <= 1),
-  failure_window    interval NOT NULL DEFAULT '1 min' CHECK (failure_window BETWEEN '1 s' AND '1 day'),
+  failure_threshold int NOT NULL DEFAULT 10
+    CONSTRAINT endpoint_failure_threshold_is_1_to_1000000
+    CHECK (failure_threshold BETWEEN 1 AND 1000000),
+  failure_rate      float8 DEFAULT 0.5
+    CONSTRAINT endpoint_failure_rate_is_above_0_and_at_most_1
+    CHECK (failure_rate > 0 AND failure_rate <= 1),
+  failure_window    interval NOT NULL DEFAULT '1 min'
+    CONSTRAINT endpoint_failure_window_is_1_s_to_1_day
+    CHECK (failure_window BETWEEN '1 s' AND '1 day'),
   -- After so long a time of nothing but failures it is disabled; null: never.
-  disable_after     interval          DEFAULT '5 days' CHECK (disable_after BETWEEN '1 s' AND '365 days'),
+  disable_after     interval DEFAULT '5 days'
+    CONSTRAINT endpoint_disable_after_is_1_s_to_365_days
+    CHECK (disable_after BETWEEN '1 s' AND '365 days'),
   -- What a dead letter means for later events of its key, where order matters: they go on, or they wait until it is
   -- redriven or discarded.
-  on_dead_letter    text     NOT NULL DEFAULT 'skip'  CHECK (on_dead_letter IN ('skip', 'hold')),
+  on_dead_letter    text NOT NULL DEFAULT 'skip'
+    CONSTRAINT endpoint_on_dead_letter_is_skip_or_hold
+    CHECK (on_dead_letter IN ('skip', 'hold')),
   -- Set when Martlet disabled it by itself; cleared when it is enabled again.
   disabled_at       timestamptz,
   disabled_because  text,

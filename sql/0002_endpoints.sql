@@ -27,7 +27,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
         WHEN jsonb_typeof(value) <> 'string' THEN format('the value of %s must be a string', key)
         WHEN key !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]{1,100}$' THEN format('%s is not a valid header name', to_json(key))
-        WHEN lower(key) ~ '^(webhook-.*|proxy-.*|host|content-length|content-type|transfer-encoding|connection|expect|te|trailer|upgrade|keep-alive)$'
+        WHEN lower(key) ~ '^(webhook-.*|proxy-.*|ce-.*|traceparent|tracestate|host|content-length|content-type|transfer-encoding|connection|expect|te|trailer|upgrade|keep-alive)$'
           THEN format('%s is set by Martlet and cannot be overridden', key)
         WHEN lower(key) = 'authorization'
           THEN format('%s is a secret, and headers are not; use outbox.set_basic_auth, outbox.set_bearer_token or outbox.set_oauth2', key)

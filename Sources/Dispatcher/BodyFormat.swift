@@ -3,12 +3,15 @@ import HTTPDelivery
 import OutboxStore
 import Postgres
 
-/// The shape of a request's body. The payload is put in as it came from the log, byte for byte.
+/// The shape of a request: of its body, and of the headers that belong to it. The payload is put in as it came from the
+/// log, byte for byte.
 enum BodyFormat: String, Sendable {
   /// Standard Webhooks: `{"type","timestamp","data"}`.
   case standard
   /// CloudEvents 1.0, structured: the event in one JSON object.
   case cloudevents
+  /// CloudEvents 1.0, binary: the payload is the body, everything else is in `ce-…` headers.
+  case cloudeventsBinary = "cloudevents-binary"
   /// The payload alone.
   case raw
   /// What the first webhook tutorials send: `{"event","data"}`.
@@ -20,7 +23,7 @@ enum BodyFormat: String, Sendable {
   /// digits and a few marks only.
   func body(for event: OutboxEvent) -> RequestBody {
     switch self {
-    case .raw:
+    case .raw, .cloudeventsBinary:
       return RequestBody(event.payload)
     case .classic:
       return Self.join(#"{"event":""# + event.type + #"","data":"#, event.payload)
@@ -30,9 +33,10 @@ enum BodyFormat: String, Sendable {
         event.payload
       )
     case .cloudevents:
+      let source = event.source.map(Self.quoted) ?? #""\#(Self.source)""#
       let subject = event.key.map { #""subject":"# + Self.quoted($0) + "," } ?? ""
       return Self.join(
-        #"{"specversion":"1.0","id":""# + event.id.lowercased + #"","source":"urn:martlet:outbox","type":""#
+        #"{"specversion":"1.0","id":""# + event.id.lowercased + #"","source":"# + source + #","type":""#
           + event.type
           + #"","# + subject + #""time":""# + event.createdAt.rfc3339
           + #"","datacontenttype":"application/json","data":"#,
@@ -40,6 +44,20 @@ enum BodyFormat: String, Sendable {
       )
     }
   }
+
+  /// Adds the header lines that belong to this format.
+  func addHeaderLines(for event: OutboxEvent, to lines: inout [String]) {
+    guard self == .cloudeventsBinary else { return }
+    lines.append("ce-specversion: 1.0")
+    lines.append("ce-id: \(event.id.lowercased)")
+    lines.append("ce-source: \((event.source ?? Self.source).percentEncodedForHeader)")
+    lines.append("ce-type: \(event.type)")
+    lines.append("ce-time: \(event.createdAt.rfc3339)")
+    if let key = event.key { lines.append("ce-subject: \(key.percentEncodedForHeader)") }
+  }
+
+  /// `source` of events whose metadata name none: it must not be empty (CloudEvents 1.0, section 3.1).
+  private static let source = "urn:martlet:outbox"
 
   private static func join(_ head: String, _ payload: [UInt8]) -> RequestBody {
     var head = head
@@ -55,7 +73,25 @@ enum BodyFormat: String, Sendable {
 
   private static func quoted(_ text: String) -> String {
     // A string always has a JSON form.
-    String(decoding: (try? JSONEncoder().encode(text)) ?? Data(#""""#.utf8), as: UTF8.self)
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = .withoutEscapingSlashes
+    return String(decoding: (try? encoder.encode(text)) ?? Data(#""""#.utf8), as: UTF8.self)
+  }
+}
+
+extension String {
+  /// CloudEvents 1.0, HTTP binding, section 3.1.3.2: everything but printable ASCII is percent-encoded, and so are the
+  /// space, the double quote and the percent sign.
+  var percentEncodedForHeader: String {
+    var text = ""
+    for byte in utf8 {
+      if (0x21...0x7E).contains(byte), byte != 0x22, byte != 0x25 {
+        text.unicodeScalars.append(Unicode.Scalar(byte))
+      } else {
+        text += (byte < 16 ? "%0" : "%") + String(byte, radix: 16, uppercase: true)
+      }
+    }
+    return text
   }
 }
 

@@ -91,6 +91,7 @@ final class Desk: Sendable {
 
   let limits: Limits
   let egress: EgressPolicy
+  let preparation = Preparation()
   let keyring: Keyring
   let intakeBell = Bell()
   let recordBell = Bell()
@@ -146,6 +147,10 @@ final class Desk: Sendable {
   /// Notes results and says what to send next.
   func complete(_ completions: [HTTPCompletion]) -> [HTTPRequest] {
     let now = now
+    guard !completions.contains(where: Preparation.isToken) else {
+      let (requests, failed) = preparation.tokensCame(completions.filter(Preparation.isToken), at: now)
+      return requests + complete(completions.filter { !Preparation.isToken($0) } + failed)
+    }
     let (departures, wakeRecorder, wakeIntake) = state.withLock { state in
       for completion in completions {
         guard let held = state.inFlight.removeValue(forKey: completion.tag) else { continue }
@@ -156,6 +161,7 @@ final class Desk: Sendable {
           at: now
         )
         guard held.dispatcher == state.lease?.dispatcher else { continue }
+        if completion.outcome == .response(status: 401) { preparation.tokenRejected(by: held.endpoint) }
         state.note(
           Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
         )
@@ -165,7 +171,7 @@ final class Desk: Sendable {
     }
     if wakeRecorder { recordBell.ring() }
     if wakeIntake { intakeBell.ring() }
-    return departures.map(HTTPRequest.init)
+    return preparation.requests(for: departures, at: now)
   }
 
   /// Takes deliveries in and says what to send at once.
@@ -188,7 +194,7 @@ final class Desk: Sendable {
       return (departures, takeRecorderWakeUp(&state))
     }
     if wakeRecorder { recordBell.ring() }
-    return departures.map(HTTPRequest.init)
+    return preparation.requests(for: departures, at: now)
   }
 
   /// Starts again after a pause for want of a lease.

@@ -7,8 +7,8 @@ import ServiceLifecycle
 /// Delivers committed events to their endpoints until it is told to stop. Any number may run against one database, on any
 /// hosts.
 ///
-/// Four threads: intake (cut and claim), recorder, lease, and the HTTP engine, which meet at the ``Desk``. A fifth does
-/// maintenance.
+/// Four threads: intake (cut and claim), recorder, lease, and the HTTP engine, which meet at the ``Desk``. A fifth runs
+/// transforms, a sixth does maintenance.
 package final class Dispatcher: Service {
   private let configuration: DispatcherConfiguration
   private let logger: Logger
@@ -46,6 +46,7 @@ package final class Dispatcher: Service {
     let intake = IntakeLoop(desk: desk, engine: engine, stop: stop, end: end, logger: logger)
     let record = RecordLoop(desk: desk, stop: recordStop, logger: logger)
     let lease = LeaseLoop(desk: desk, engine: engine, end: end, configuration: configuration, logger: logger)
+    let transform = TransformLoop(desk: desk, engine: engine, end: end)
     // Unstructured, so that it can be cancelled alone when all else has come to its end.
     let maintenance = Task { [configuration, logger] in
       await Maintenance(
@@ -65,6 +66,14 @@ package final class Dispatcher: Service {
           }
           group.addTask { await self.loop("martlet-intake", bell: self.desk.intakeBell) { intake.run($0) } }
           group.addTask {
+            await self.loop(
+              "martlet-transform",
+              bell: self.desk.preparation.transforms.bell,
+              setUp: ["SET default_transaction_read_only = on"],
+              statementTimeout: self.configuration.transformTimeout
+            ) { transform.run($0) }
+          }
+          group.addTask {
             await self.loop("martlet-record", bell: self.desk.recordBell) { record.run($0) }
             recordEnded.open()
           }
@@ -76,6 +85,7 @@ package final class Dispatcher: Service {
             end.raise()
             self.desk.intakeBell.ring()
             self.desk.leaseBell.ring()
+            self.desk.preparation.transforms.bell.ring()
           }
           await group.waitForAll()
         }
@@ -99,6 +109,7 @@ package final class Dispatcher: Service {
     await Task.detached { [desk, engine] in
       while desk.isSending, desk.now < deadline { try? await Task.sleep(for: .milliseconds(10)) }
       engine.shutdown()
+      engine.submit(desk.preparation.transforms.shutDown().map { HTTPRequest($0) })
       while desk.isSending || desk.hasOutcomes, desk.now < deadline + .seconds(5) {
         try? await Task.sleep(for: .milliseconds(10))
       }
@@ -133,6 +144,8 @@ package final class Dispatcher: Service {
     _ name: String,
     bell: Bell,
     waitsForDisk: Bool = false,
+    setUp: [String] = [],
+    statementTimeout: Duration? = nil,
     _ body: @escaping @Sendable (DatabaseLoop) -> Void
   ) async {
     var database = configuration.database
@@ -140,6 +153,8 @@ package final class Dispatcher: Service {
     // The protocol looks again after each lock it takes, whatever the role's or the database's default.
     database.setUp.append("SET default_transaction_isolation = 'read committed'")
     if !configuration.synchronousCommit && !waitsForDisk { database.setUp.append("SET synchronous_commit = off") }
+    database.setUp += setUp
+    if let statementTimeout { database.statementTimeout = statementTimeout }
     let session = Session(database, name: name)
     let logger = logger
     // Only what `body` throws would be thrown, and it throws nothing.

@@ -20,6 +20,8 @@ package struct DispatcherConfiguration: Sendable {
   package var capacity = 2000
   /// How long a shutdown waits for what is in flight.
   package var gracePeriod: Duration = .seconds(20)
+  /// How long an endpoint's transform may take for one event.
+  package var transformTimeout: Duration = .seconds(1)
   package var maintainEvery: Duration = .seconds(60)
   /// What secrets and credentials are sealed with in the database; without a key they stay as they are.
   package var keyring = Keyring()

@@ -13,6 +13,8 @@ final class Endpoint: Sendable {
   let isEnabled: Bool
   let isOrdered: Bool
   let format: BodyFormat
+  /// The function in the database that makes its bodies, if it has one.
+  let transform: String?
   let timeout: Duration
   let maxInFlight: Int
   let policy: RetryPolicy
@@ -24,6 +26,9 @@ final class Endpoint: Sendable {
   let learnedAt: Duration
   private let signers: SignerSchedule
   private let lastingProblem: Problem?
+
+  /// Whether its requests can be made at once.
+  var isPlain: Bool { transform == nil && oauth2 == nil }
 
   /// Why nothing can be sent to it.
   struct Problem: Sendable, Equatable {
@@ -54,6 +59,7 @@ final class Endpoint: Sendable {
     url = settings.url
     isEnabled = settings.state == "enabled"
     isOrdered = settings.ordered
+    transform = settings.transform
     timeout = settings.timeout
     maxInFlight = settings.maxInFlight
     policy = RetryPolicy(
@@ -84,8 +90,6 @@ final class Endpoint: Sendable {
     signers = access.signers
     clientIdentity = access.clientIdentity
     oauth2 = access.oauth2
-    // Goes when the dispatcher fetches tokens; until then nothing may leave without one.
-    if access.oauth2 != nil { problems.append("this version of martlet does not fetch OAuth 2 tokens yet") }
     if let authorization = access.authorization { lines.append(authorization) }
     headerLines = lines
     lastingProblem =

@@ -83,26 +83,3 @@ extension [UInt8] {
     String(decoding: self, as: UTF8.self).replacing("\0", with: "\u{FFFD}")
   }
 }
-
-extension HTTPRequest {
-  /// The request of one attempt, signed now.
-  init(_ departure: Desk.Departure) {
-    let (held, endpoint) = (departure.held, departure.endpoint)
-    let body = endpoint.format.body(for: held.event)
-    let id = held.event.id.lowercased
-    let timestamp = departure.timestamp
-    var headers = endpoint.headerLines
-    headers.append("webhook-id: \(id)")
-    headers.append("webhook-timestamp: \(timestamp)")
-    let signer = endpoint.signer(at: timestamp)
-    headers.append("webhook-signature: \(signer.signature(id: id, timestamp: timestamp, body: body.bytes))")
-    self.init(
-      tag: departure.tag,
-      url: endpoint.url,
-      headers: headers,
-      body: body,
-      timeout: endpoint.timeout,
-      clientIdentity: endpoint.clientIdentity
-    )
-  }
-}

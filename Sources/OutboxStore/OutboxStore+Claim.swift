@@ -31,7 +31,7 @@ extension OutboxStore {
   {
     let rows = try connection.query(
       """
-      SELECT endpoint_id, endpoint_version, attempts, due_at, age_ms, event_id, type, tenant, key, created_at, payload \
+      SELECT endpoint_id, endpoint_version, attempts, due_at, age_ms, \(ResultSet.eventColumns) \
       FROM outbox.claim($1, $2, $3, $4)
       """,
       [

@@ -58,7 +58,7 @@ extension OutboxStore {
     let rows = try connection.query(
       """
       SELECT batch_id, events_cut, parked, more, endpoint_ids, endpoint_versions, \
-      event_id, type, tenant, key, created_at, payload FROM outbox.cut($1, $2, $3, $4, $5, $6, $7)
+      \(ResultSet.eventColumns) FROM outbox.cut($1, $2, $3, $4, $5, $6, $7)
       """,
       [
         .int8(dispatcher), .int4(Int32(clamping: events)), .int4(Int32(clamping: direct)),

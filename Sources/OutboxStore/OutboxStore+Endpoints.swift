@@ -8,6 +8,7 @@ package struct EndpointSettings: Sendable {
   package var state: String
   package var ordered: Bool
   package var format: String
+  package var transform: String?
   /// JSON object of header names and values, validated by the database.
   package var headers: [UInt8]
   package var timeout: Duration
@@ -60,7 +61,7 @@ extension OutboxStore {
         (extract(epoch FROM e.timeout) * 1000)::bigint, (extract(epoch FROM e.first_delay) * 1000)::bigint, e.multiplier,
         (extract(epoch FROM e.longest_delay) * 1000)::bigint, e.jitter, e.max_attempts,
         (extract(epoch FROM e.max_age) * 1000)::bigint, e.max_in_flight,
-        e.ordered,
+        e.ordered, e.transform,
         (SELECT string_agg(s.secret || ' ' || CASE WHEN isfinite(s.expires_at) THEN (extract(epoch FROM s.expires_at) * 1000000)::bigint::text ELSE '' END,
            E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
          WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())),
@@ -84,6 +85,7 @@ extension OutboxStore {
           state: try rows.required(rows.string(row, 3), 3),
           ordered: try rows.required(rows.bool(row, 14), 14),
           format: try rows.required(rows.string(row, 4), 4),
+          transform: rows.string(row, 15),
           headers: Array(try rows.required(rows.json(row, 5), 5)),
           timeout: try milliseconds(row, 6),
           firstDelay: try milliseconds(row, 7),
@@ -93,8 +95,8 @@ extension OutboxStore {
           maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)),
           maxAge: try milliseconds(row, 12),
           maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
-          secrets: Self.pairs(rows.string(row, 15)).map { .init(text: Sensitive($0), expiresAt: Int64($1)) },
-          credentials: Self.pairs(rows.string(row, 16)).map { .init(kind: $0, value: Sensitive($1)) }
+          secrets: Self.pairs(rows.string(row, 16)).map { .init(text: Sensitive($0), expiresAt: Int64($1)) },
+          credentials: Self.pairs(rows.string(row, 17)).map { .init(kind: $0, value: Sensitive($1)) }
         )
       )
     }

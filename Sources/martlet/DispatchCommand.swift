@@ -36,6 +36,7 @@ struct DispatchCommand: AsyncParsableCommand {
     help: ArgumentHelp("Trust the certificate authorities in this PEM file instead of the system's.", valueName: "file")
   )
   var caFile: String?
+  @Option(help: "Seconds that an endpoint's transform may take for one event.") var transformTimeout = 1.0
   @Flag(help: "Wait for the disk with every cut and record. Without it a crash of PostgreSQL may cause redeliveries.")
   var synchronousCommit = false
   @Option(
@@ -50,6 +51,9 @@ struct DispatchCommand: AsyncParsableCommand {
   func validate() throws {
     guard (1...100_000).contains(maxInFlight) else { throw ValidationError("--max-in-flight must be 1 to 100000.") }
     guard (3...3600).contains(lease) else { throw ValidationError("--lease must be 3 to 3600 seconds.") }
+    guard (0.001...60).contains(transformTimeout) else {
+      throw ValidationError("--transform-timeout must be 0.001 to 60 seconds.")
+    }
     guard (0...3600).contains(grace) else { throw ValidationError("--grace must be 0 to 3600 seconds.") }
     guard reconcileEvery >= 0 else { throw ValidationError("--reconcile-every must not be negative.") }
     if let caFile, !FileManager.default.isReadableFile(atPath: caFile) {
@@ -91,12 +95,16 @@ struct DispatchCommand: AsyncParsableCommand {
     configuration.lease = .seconds(lease)
     configuration.gracePeriod = .seconds(grace)
     configuration.synchronousCommit = synchronousCommit
+    configuration.transformTimeout = .milliseconds(Int64(transformTimeout * 1000))
     configuration.keyring = try key.keyring()
     logger.notice(
       "martlet \(martletVersion) dispatches",
       metadata: [
         "name": "\(configuration.name)", "max_in_flight": "\(maxInFlight)", "allow_http": "\(egress.allowHttp)",
         "allow_networks": "\(egress.allowNetwork.isEmpty ? "public only" : egress.allowNetwork.joined(separator: " "))",
+        "deny_networks": "\(egress.denyNetwork.isEmpty ? "none" : egress.denyNetwork.joined(separator: " "))",
+        "allow_hosts": "\(egress.allowHost.isEmpty ? "all" : egress.allowHost.joined(separator: " "))",
+        "deny_hosts": "\(egress.denyHost.isEmpty ? "none" : egress.denyHost.joined(separator: " "))",
       ]
     )
     let dispatcher = Dispatcher(configuration, logger: logger)

@@ -8,9 +8,10 @@ import WebhookSignature
 struct EndpointCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "endpoint",
-    abstract: "Where to deliver: add, list, show, ping, pause, resume, disable, rotate-secret, set-auth, delete.",
+    abstract: "Where to deliver: add, set, list, show, ping, pause, resume, disable, rotate-secret, set-auth, delete.",
     subcommands: [
-      Add.self, List.self, Show.self, Ping.self, Pause.self, Resume.self, Disable.self, RotateSecret.self, SetAuth.self,
+      Add.self, Set.self, List.self, Show.self, Ping.self, Pause.self, Resume.self, Disable.self, RotateSecret.self,
+      SetAuth.self,
       Delete.self,
     ]
   )
@@ -24,42 +25,13 @@ struct EndpointCommand: AsyncParsableCommand {
     @OptionGroup var egress: EgressOptions
     @OptionGroup var output: OutputOptions
     @Argument(help: "https://…") var url: String
-    @Option(
-      name: .customLong("type"),
-      help: "An event type (order.created), a prefix (order.*), or *; repeat for several. Default: *"
-    )
-    var types: [String] = []
-    @Option(help: "Only events of this tenant.") var tenant = ""
+    @OptionGroup var settings: EndpointSettingsOptions
     @Option(help: "whsec_… (HMAC) or whsk_… (ed25519). Default: a new one.") var secret: String?
     @Flag(name: .customLong("ed25519"), help: "Sign with an ed25519 key, of which receivers need the public half only.")
     var isEd25519 = false
-    @Flag(help: "Deliver events with the same key in the order of their commits.") var ordered = false
-    @Option(
-      help: """
-        The body: standard {"type","timestamp","data"}, cloudevents (structured 1.0), raw (the payload alone) or classic \
-        {"event","data"}.
-        """
-    )
-    var format = "standard"
-    @Option(name: .customLong("header"), help: "\"Name: value\", sent with every request; repeat for several.")
-    var headers: [String] = []
-    @Option(help: "Seconds for the whole exchange.") var timeout = 15.0
-    @Option(help: "Attempts before it becomes a dead letter.") var maxAttempts = 15
-    @Option(help: "Requests to it at a time.") var maxInFlight = 32
 
     func validate() throws {
-      guard timeout.isFinite, (0.05...300).contains(timeout) else {
-        throw ValidationError("--timeout must be 0.05 to 300 seconds.")
-      }
-      guard (1...1000).contains(maxAttempts) else { throw ValidationError("--max-attempts must be 1 to 1000.") }
-      guard (1...10_000).contains(maxInFlight) else { throw ValidationError("--max-in-flight must be 1 to 10000.") }
-      guard ["standard", "cloudevents", "raw", "classic"].contains(format) else {
-        throw ValidationError("--format must be standard, cloudevents, raw or classic.")
-      }
       guard !isEd25519 || secret == nil else { throw ValidationError("Say one of --secret and --ed25519.") }
-      for header in headers where !header.contains(":") {
-        throw ValidationError("--header \"\(header)\" is not of the form \"Name: value\".")
-      }
       _ = try egress.policy()
     }
 
@@ -76,34 +48,19 @@ struct EndpointCommand: AsyncParsableCommand {
         throw CommandFailure("The secret is not usable: \(error)")
       }
       let keyring = try key.keyring()
-      let names = headers.map { String($0.prefix { $0 != ":" }) }
-      let values = headers.map { $0.drop { $0 != ":" }.dropFirst().drop { $0 == " " } }.map(String.init)
-      for (name, value) in zip(names, values) {
-        if let problem = HTTPHeader.problem(name: name, value: value) { throw CommandFailure(problem) }
-        if name.lowercased() == "authorization" {
-          throw CommandFailure(
-            "Authorization is a secret, and headers are not. Add the endpoint, then: endpoint set-auth"
-          )
-        }
-      }
-      let parameters: [Parameter] = [
-        .text(url), .textArray(types.isEmpty ? ["*"] : types), .text(tenant), .bool(ordered), .text(format),
-        .textArray(names), .textArray(values), .float8(timeout), .int4(Int32(clamping: maxAttempts)),
-        .int4(Int32(clamping: maxInFlight)),
-      ]
-      let id = try await database.withStore { store in
+      let (more, parameters) = try settings.settings().list(joinedBy: "=>", from: 2)
+      let id = try await database.withStore { [url] store in
         // Sealed for this endpoint, so the endpoint comes first; in one transaction, so that there is none without a secret.
-        try store.connection.transaction { connection in
-          let rows = try connection.query(
-            """
-            SELECT outbox.add_endpoint($1, $2, $3, ordered => $4, format => $5, headers => jsonb_object($6::text[], $7::text[]),
-              timeout => $8 * interval '1 s', max_attempts => $9, max_in_flight => $10, signature => 'later')
-            """,
-            parameters
-          )
-          let id = try rows.required(rows.int64(0, 0), 0)
-          try rotate(connection, id, overlapHours: 0, signingKey, keyring)
-          return id
+        try refusing {
+          try store.connection.transaction { connection in
+            let rows = try connection.query(
+              "SELECT outbox.add_endpoint($1, signature => 'later'\(more.isEmpty ? "" : ", ")\(more))",
+              [.text(url)] + parameters
+            )
+            let id = try rows.required(rows.int64(0, 0), 0)
+            try rotate(connection, id, overlapHours: 0, signingKey, keyring)
+            return id
+          }
         }
       }
       if output.json {
@@ -113,6 +70,43 @@ struct EndpointCommand: AsyncParsableCommand {
         print("endpoint \(id)")
         print(signingKey.announcement)
       }
+    }
+  }
+
+  struct Set: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Change settings of an endpoint; those not given stay as they are. Running dispatchers follow at once."
+    )
+    @OptionGroup var database: DatabaseOptions
+    @OptionGroup var egress: EgressOptions
+    @Argument(help: "The endpoint's id.") var id: Int64
+    @Option(help: "https://…") var url: String?
+    @OptionGroup var settings: EndpointSettingsOptions
+
+    func validate() throws { _ = try egress.policy() }
+
+    func run() async throws {
+      var changes = try settings.settings()
+      if let url {
+        do {
+          _ = try WebhookURL(validating: url, policy: try egress.policy())
+        } catch let error as WebhookURLError {
+          throw CommandFailure("The URL is not usable: \(error)")
+        }
+        changes.append(.init(name: "url", expression: "$?::text", parameter: .text(url)))
+      }
+      guard !changes.isEmpty else { throw ValidationError("Say what to change; see martlet endpoint set --help.") }
+      let (list, parameters) = changes.list(joinedBy: "=", from: 2)
+      let found = try await database.withStore { [id] store in
+        try refusing {
+          try store.connection.query(
+            "UPDATE outbox.endpoint SET \(list) WHERE id = $1 RETURNING id",
+            [.int8(id)] + parameters
+          ).count
+        }
+      }
+      guard found > 0 else { throw CommandFailure.unknownEndpoint(id) }
+      print("endpoint \(id) is changed: \(changes.map { $0.name.replacing("_", with: "-") }.joined(separator: ", "))")
     }
   }
 
@@ -295,6 +289,17 @@ struct EndpointCommand: AsyncParsableCommand {
     } catch let error as PostgresError where error.sqlState == "P0002" {
       throw CommandFailure.unknownEndpoint(id)
     }
+  }
+}
+
+/// What the database says of a value it does not take, without the traces of how it came to look at it.
+private func refusing<Value>(_ body: () throws -> Value) throws -> Value {
+  do {
+    return try body()
+  } catch let error as PostgresError
+    where error.sqlState.hasPrefix("22") || error.sqlState.hasPrefix("23") || error.sqlState == "42601"
+  {
+    throw CommandFailure(error.message + (error.hint.map { "\n\($0)" } ?? ""))
   }
 }
 

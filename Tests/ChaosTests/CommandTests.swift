@@ -192,6 +192,86 @@ import Testing
     #expect(added.errors.isEmpty)
   }
 
+  @Test func settingsAreGivenChangedAndTakenAway() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func martlet(_ arguments: String...) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(arguments, environment: environment)
+    }
+    let added = try await martlet(
+      "endpoint",
+      "add",
+      "https://example.com/",
+      "--filter",
+      "$.payload.total > 100",
+      "--retry-delays",
+      "10 s, 1 h",
+      "--rate-limit",
+      "5",
+      "--ordered",
+      "--on-dead-letter",
+      "hold",
+      "--header",
+      "X-Shop: a:b",
+      "--timeout",
+      "20",
+      "--format",
+      "cloudevents-binary",
+      "--failure-rate",
+      "0.2",
+      "--disable-after",
+      "3 days",
+      "--tenant",
+      "t"
+    )
+    #expect(added.status == 0, "\(added.errors)")
+    let columns = """
+      filter, retry_delays, rate_limit, ordered, on_dead_letter, headers, timeout, format, failure_rate, disable_after, tenant
+      """
+    #expect(
+      try await database.rows("SELECT \(columns) FROM outbox.endpoint") == [
+        [
+          #"($."payload"."total" > 100)"#, "{00:00:10,01:00:00}", "5", "t", "hold", #"{"X-Shop": "a:b"}"#, "00:00:20",
+          "cloudevents-binary", "0.2", "3 days", "t",
+        ]
+      ]
+    )
+    let changed = try await martlet(
+      "endpoint",
+      "set",
+      "1",
+      "--no",
+      "filter",
+      "--no",
+      "headers",
+      "--no",
+      "retry-delays",
+      "--no-ordered",
+      "--jitter",
+      "0",
+      "--url",
+      "https://example.org/"
+    )
+    #expect(changed.status == 0, "\(changed.errors)")
+    #expect(
+      try await database.rows(
+        "SELECT filter, headers, retry_delays, ordered, jitter, url, rate_limit FROM outbox.endpoint"
+      )
+        == [[nil, "{}", nil, "f", "0", "https://example.org/", "5"]]
+    )
+    for (mistake, words) in [
+      (["--filter", "$.payload.total >"], "jsonpath"), (["--rate-limit", "0"], "rate_limit"),
+      (["--jitter", "2"], "jitter"),
+      (["--disable-after", "whenever"], "interval"), (["--format", "xml"], "format"), ([], "--help"),
+      (["--no", "jitter"], "rate-limit"), (["--rate-limit", "1", "--no", "rate-limit"], "contradicts"),
+      (["--url", "ftp://example.com/"], "URL"), (["--transform", "a.b"], "a.b(outbox.event)"),
+    ] {
+      let result = try await MartletProcess.run(["endpoint", "set", "1"] + mistake, environment: environment)
+      #expect(result.status != 0 && result.errors.contains(words), "\(mistake): \(result.errors)")
+    }
+    #expect(try await martlet("endpoint", "set", "9", "--jitter", "0").errors.contains("no endpoint 9"))
+  }
+
   @Test func endpointsArePingedReplayedToAndDeleted() async throws {
     let database = try await TestDatabase.make()
     let environment = ["DATABASE_URL": database.connectionString]
@@ -241,7 +321,7 @@ import Testing
     let nowhere = "postgres://postgres@127.0.0.1:\(database.server.port)/nowhere"
     #expect(try await martlet("endpoint", "list", "--database-url", nowhere).errors.contains("createdb"))
     #expect(try await martlet("dead", "list", "--limit", "0").status == 64)
-    #expect(try await martlet("endpoint", "add", "https://example.com/", "--max-attempts", "0").status == 64)
+    #expect(try await martlet("endpoint", "add", "https://example.com/", "--max-attempts", "0").status == 1)
     #expect(try await martlet("endpoint", "rotate-secret", "1", "--overlap-hours=-1").status == 64)
     #expect(try await martlet("dispatch", "--ca-file", #filePath).status == 64)
     let unknown = try await martlet("event", "show", UUID().uuidString)

@@ -66,46 +66,6 @@ import Testing
     #expect(listener.accepted("/raw").count == lines.count)
   }
 
-  @Test func formatsHaveTheShapesTheyPromise() async throws {
-    let database = try await TestDatabase.make()
-    let listener = try await Listener()
-    for format in ["standard", "cloudevents", "raw", "classic"] {
-      _ = try await database.addEndpoint(
-        listener.url("/\(format)"),
-        options: "format => '\(format)', headers => '{\"X-Shop\": \"one\"}'"
-      )
-    }
-    try await withDispatcher(database) { _ in
-      try await database.execute(#"SELECT outbox.publish('order.paid', '{"id": 7}', key => 'a"b')"#)
-      try await eventually("all have arrived") { listener.arrivals.count >= 4 }
-    }
-    let id = try await database.rows("SELECT id FROM outbox.event")[0][0]!
-    let at = try await database.rows(
-      "SELECT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') FROM outbox.event"
-    )[0][0]!
-    let expected = [
-      "/standard": #"{"type":"order.paid","timestamp":"\#(at)","data":{"id": 7}}"#,
-      "/cloudevents":
-        #"{"specversion":"1.0","id":"\#(id)","source":"urn:martlet:outbox","type":"order.paid","subject":"a\"b","time":"\#(at)","datacontenttype":"application/json","data":{"id": 7}}"#,
-      "/raw": #"{"id": 7}"#,
-      "/classic": #"{"event":"order.paid","data":{"id": 7}}"#,
-    ]
-    for arrival in listener.arrivals {
-      #expect(arrival.body == expected[arrival.path])
-      let headers = Dictionary(
-        arrival.headers.map { ($0.name.lowercased(), $0.value) },
-        uniquingKeysWith: { a, _ in a }
-      )
-      #expect(headers["webhook-id"] == id)
-      #expect(headers["x-shop"] == "one")
-      #expect(headers["expect"] == nil)
-      #expect(
-        headers["content-type"]
-          == (arrival.path == "/cloudevents" ? "application/cloudevents+json" : "application/json")
-      )
-    }
-  }
-
   @Test func rotatedSecretsSignSideBySide() async throws {
     let database = try await TestDatabase.make()
     let listener = try await Listener()

@@ -4,6 +4,7 @@ package struct CIDR: Sendable, Hashable, CustomStringConvertible {
   package let prefixLength: Int
 
   /// Strict: `address/length` in canonical form, with no bit set beyond the prefix. A bare address is a network of one.
+  /// IPv4 networks are written as such, not in their IPv4-mapped form.
   package init(parsing text: String) throws(CIDRError) {
     let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
     guard let address = IPAddress(parsing: parts[0]) else {
@@ -28,14 +29,19 @@ package struct CIDR: Sendable, Hashable, CustomStringConvertible {
         "\(Self.quoted(text)) has bits set beyond its prefix; the network that contains it is \(network)/\(length)"
       )
     }
+    // No dialled address would ever be in it: they are compared as what they carry.
+    guard network.family == .v4 || network.bits >> 32 != 0xFFFF || length < 96 else {
+      let inner = network.embeddedV4(atBit: 96)
+      throw CIDRError("\(Self.quoted(text)) is an IPv4 network in IPv6 form: write it as \(inner)/\(length - 96)")
+    }
     self.network = network
     prefixLength = length
   }
 
-  /// The network of this length around an address.
-  init(containing address: IPAddress, prefixLength: Int) {
-    self.prefixLength = min(max(prefixLength, 0), address.family.bitWidth)
-    network = Self.masked(address, self.prefixLength)
+  /// The network of this one address.
+  init(of address: IPAddress) {
+    network = address
+    prefixLength = address.family.bitWidth
   }
 
   package func contains(_ address: IPAddress) -> Bool {

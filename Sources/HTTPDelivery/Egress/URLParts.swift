@@ -41,21 +41,12 @@ struct URLParts {
     guard !host.isEmpty else { throw WebhookURLError(.host, "the URL has no host") }
     // libcurl has undone percent-encoding and written numeric IPv4 forms out by now. What is left must look like a
     // name, so that no resolver is asked about anything stranger.
-    let isName = host.utf8.allSatisfy { byte in
-      switch byte {
-      case 0x30...0x39, 0x61...0x7A, 0x2D, 0x2E, 0x5F: true
-      default: false
-      }
-    }
+    let isName = host.utf8.allSatisfy { HostName.isByte($0) || $0 == 0x2E }
     guard isName, host.utf8.count <= 254, !host.hasPrefix("."), !host.contains("..") else {
       throw WebhookURLError(.host, "the URL's host is not a valid host name")
     }
-    // A name whose last label is a number can only be an IPv4 address gone wrong (WHATWG URL, section 3.5), which
-    // some resolvers would still turn into an address.
-    let lastLabel = host.split(separator: ".").last ?? ""
-    let looksNumeric = lastLabel.utf8.allSatisfy { (0x30...0x39).contains($0) } || lastLabel.hasPrefix("0x")
     let isAddress = IPAddress(parsing: host.hasSuffix(".") ? String(host.dropLast()) : host) != nil
-    guard !looksNumeric || isAddress else {
+    guard !HostName.looksNumeric(host) || isAddress else {
       throw WebhookURLError(.host, "the URL's host is not a valid IPv4 address")
     }
     return host

@@ -32,7 +32,7 @@ package struct WebhookURL: Sendable, Hashable, CustomStringConvertible {
     self.string = string
     host = parts.host
     port = parts.port
-    if let refusal = Self.refusal(ofHost: host, policy: policy) {
+    if let refusal = policy.refusal(ofHost: host) {
       throw WebhookURLError(.egressDenied, refusal)
     }
   }
@@ -79,23 +79,6 @@ package struct WebhookURL: Sendable, Hashable, CustomStringConvertible {
       throw WebhookURLError(.host, "the URL has no host: there must be exactly two slashes before it")
     }
     return isSecure
-  }
-
-  /// Why a host that names an address outright is refused; nil for names that must be resolved first.
-  private static func refusal(ofHost host: String, policy: EgressPolicy) -> String? {
-    // A trailing dot makes a name absolute; it names the same host.
-    let name = host.hasSuffix(".") ? String(host.dropLast()) : host
-    if let address = IPAddress(parsing: name) {
-      return policy.refusal(of: address)?.description
-    }
-    // RFC 6761: these always mean loopback, whatever a resolver says.
-    if name == "localhost" || name.hasSuffix(".localhost") {
-      let loopback = [IPAddress(v4: 0x7F00_0001), IPAddress(v6: 1)]
-      let refusals = loopback.compactMap { policy.refusal(of: $0) }
-      // Refused only if neither family may be dialled: which one is, the connection decides.
-      if refusals.count == loopback.count { return "\(name) means this host: \(refusals[0])" }
-    }
-    return nil
   }
 }
 

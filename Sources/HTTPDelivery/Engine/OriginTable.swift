@@ -1,4 +1,5 @@
-/// Remembers which origin a URL leads to, so that a URL is validated once and not for every delivery.
+/// Remembers which origin a URL leads to, so that a URL is validated once and not for every delivery. Every request
+/// passes through here before it is sent; the policy never changes under it, so a verdict stays what it was.
 struct OriginTable {
   static let urlLimit = 8192
 

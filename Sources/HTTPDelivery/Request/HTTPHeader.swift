@@ -6,9 +6,9 @@ package enum HTTPHeader {
   /// Headers that belong to the protocol or to the signature; a second one would break either.
   private static let reservedNames: Set<String> = [
     "host", "content-length", "content-type", "transfer-encoding", "connection", "expect", "te", "trailer", "upgrade",
-    "keep-alive",
+    "keep-alive", "traceparent", "tracestate",
   ]
-  private static let reservedPrefixes = ["proxy-", "webhook-"]
+  private static let reservedPrefixes = ["proxy-", "webhook-", "ce-"]
 
   /// What is wrong with a header, in words for the person who typed it; nil when it can be sent.
   package static func problem(name: String, value: String) -> String? {

@@ -13,7 +13,9 @@ import Testing
         WHERE pronamespace = 'outbox'::regnamespace AND prosecdef ORDER BY proname
         """
       )
-      #expect(functions.map { $0[0] } == ["forget_endpoint", "maintain", "publish", "subscribe_endpoint"])
+      #expect(
+        functions.map { $0[0] } == ["check_transform", "forget_endpoint", "maintain", "publish", "subscribe_endpoint"]
+      )
       #expect(functions.allSatisfy { $0[1]?.contains("search_path=pg_catalog, pg_temp") == true })
     }
   }
