@@ -25,9 +25,9 @@ import Testing
       RESET SESSION AUTHORIZATION;
       """
     )
-    try await withDispatcher(database, configure: { $0.maintainEvery = .milliseconds(50) }) { _ in
+    try await withDispatcher(database) { _ in
       try await database.publish(5)
-      try await eventually("all have arrived") { listener.accepted().count == 5 }
+      try await eventually("all have arrived") { listener.accepted().count >= 5 }
     }
     #expect(try await database.rows("SELECT what FROM traces") == [])
   }
