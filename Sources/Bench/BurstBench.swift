@@ -120,11 +120,13 @@ package struct BurstBench: Sendable {
     try await waitForArrival(of: published, arrivals, dispatcher)
 
     let all = arrivals.all
-    func latencies(from: UInt64, to: UInt64) -> [Double] {
-      published.filter { $0.committed >= from && $0.committed < to }.compactMap { event in
-        all[event.number].map { (Double($0) - Double(event.committed)) / 1e6 }
+    func latencies(_ isMeant: (_ committed: UInt64, _ arrived: UInt64) -> Bool) -> [Double] {
+      published.compactMap { event in
+        guard let arrived = all[event.number], isMeant(event.committed, arrived) else { return nil }
+        return (Double(arrived) - Double(event.committed)) / 1e6
       }
     }
+    let after = latencies { sent, _ in sent >= passed }
     let cutSeconds = Double(passed - committed) / 1e9
     return BurstReport(
       events: events,
@@ -139,11 +141,12 @@ package struct BurstBench: Sendable {
       writeSeconds: Double(committed - writing) / 1e9,
       cutSeconds: cutSeconds,
       parked: try await database.numbers("SELECT count(*) FROM outbox.delivery WHERE endpoint_id = 1")[0],
-      before: Distribution(latencies(from: began, to: writing)),
-      whileWritten: Distribution(latencies(from: writing, to: committed)),
-      whileCut: Distribution(latencies(from: committed, to: passed)),
-      next: latencies(from: passed, to: .max).first ?? .nan,
-      after: Distribution(latencies(from: passed, to: .max)),
+      before: Distribution(latencies { sent, arrived in sent >= began && arrived < writing }),
+      whileWritten: Distribution(latencies { sent, arrived in sent >= writing && arrived < committed }),
+      // What was committed just before the burst, too, may come behind it.
+      whileCut: Distribution(latencies { sent, arrived in sent < passed && arrived >= committed }),
+      next: after.first ?? .nan,
+      after: Distribution(after),
       dispatcherShareWhileCut: (cpuAfter.0 - cpu.0) / cutSeconds,
       postgresShareWhileCut: (cpuAfter.1 - cpu.1) / cutSeconds,
       quietPeakMegabytes: Double(quietPeak) / 1_048_576,

@@ -143,12 +143,15 @@ package struct NeighboursBench: Sendable {
       phase.threads = threads
       try await waitForArrival(of: published, scene, dispatcher)
       let arrivals = scene.receivers.arrivals.all
-      let latencies = published.compactMap { event in
+      let delays = published.compactMap { event in
         // Signed: the dispatcher may see a commit before the publisher hears of it.
-        arrivals[event.number].map { (Double($0) - Double(event.committed)) / 1e6 }
+        arrivals[event.number].map { (at: event.committed, took: (Double($0) - Double(event.committed)) / 1e6) }
       }
-      phase.latencies = latencies
-      phase.latency = Distribution(latencies)
+      phase.latencies = delays.map(\.took)
+      phase.latency = Distribution(phase.latencies)
+      phase.slowest = delays.sorted { $0.took > $1.took }.prefix(3).map {
+        NeighboursReport.Slow(second: Double($0.at - began) / 1e9, milliseconds: $0.took)
+      }
       phase.commit = Distribution(published.map { Double($0.committed - $0.began) / 1e6 })
       phase.timerDelay = Distribution(published.filter(\.isOnTime).map { Double($0.began - $0.due) / 1e6 })
       try await database.waitUntilCut(within: .seconds(60))

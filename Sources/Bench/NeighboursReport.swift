@@ -6,6 +6,11 @@ package struct NeighboursReport: Sendable, Codable {
     package var waiting: Int
   }
 
+  package struct Slow: Sendable, Codable {
+    package var second: Double
+    package var milliseconds: Double
+  }
+
   package struct Phase: Sendable, Codable {
     /// Commit to receipt of the neighbours' events, in milliseconds.
     package var latency = Distribution([])
@@ -24,19 +29,22 @@ package struct NeighboursReport: Sendable, Codable {
     package var conservation = Conservation(pairs: 0, delivered: 0, waiting: 0, inFlight: 0, dead: 0, missing: 0)
     package var faults: [NeighboursBench.Fault: FaultState] = [:]
 
+    /// The slowest three: how far into the phase they were committed, in seconds, and how long they took.
+    package var slowest: [Slow] = []
     /// Too many to be printed.
     var latencies: [Double] = []
 
     private enum CodingKeys: CodingKey {
       case latency, commit, timerDelay, dispatcherShare, postgresShare, machineShare, peakMegabytes, threads
-      case stopSeconds, conservation, faults
+      case stopSeconds, conservation, faults, slowest
     }
 
     var text: String {
       """
       \(latency.text); \
       dispatcher \((dispatcherShare * 100).text(0)) %, \
-      PostgreSQL \((postgresShare * 100).text(0)) % of a core, \(peakMegabytes.text(0)) MiB, \(threads) threads
+      PostgreSQL \((postgresShare * 100).text(0)) % of a core, \(peakMegabytes.text(0)) MiB, \(threads) threads; \
+      slowest \(slowest.map { "\($0.milliseconds.text(1)) ms at \($0.second.text(2)) s" }.joined(separator: ", "))
       """
     }
   }
