@@ -21,9 +21,13 @@ package struct NeighboursBench: Sendable {
   package var neighbours = 96
   /// Events a second for all of them together, one a transaction.
   package var rate = 96
-  /// Events a second for each of the four others. It is what the busy one can take.
+  /// Events a second for each of the others, in transactions of one; for a busy one in as many transactions.
   package var faultRate = 20
-  package var busyFactor = 50
+  /// Requests a second that a busy one takes, and how many times as many it gets.
+  package var busyTakes = 20
+  package var busyFactor = 50.0
+  /// Endpoints with each of the faults.
+  package var each = 1
   package var faults = Set(Fault.allCases)
   package var seconds = 30
   package var rounds = 5
@@ -49,11 +53,11 @@ package struct NeighboursBench: Sendable {
         }
       }
       // A host of its own for each: 127.1.0.1 and so on.
-      let addresses = (0..<neighbours + Fault.allCases.count).map { number -> UInt32 in
+      let addresses = (0..<neighbours + Fault.allCases.count * each).map { number -> UInt32 in
         let (block, host) = number.quotientAndRemainder(dividingBy: 250)
         return UInt32(0x7f01_0001 + block * 256 + host)
       }
-      let receivers = try Receivers(addresses: addresses, busyRate: faultRate)
+      let receivers = try Receivers(addresses: addresses, busyTakes: busyTakes, each: each)
       receivers.start()
       defer { receivers.stop() }
       let options = EmbeddedPostgres.Options(settings: BenchDatabase.settings, fsync: true)
@@ -99,7 +103,9 @@ package struct NeighboursBench: Sendable {
       neighbours: neighbours,
       rate: rate,
       faultRate: faultRate,
+      busyTakes: busyTakes,
       busyFactor: busyFactor,
+      each: each,
       seconds: seconds,
       faults: Fault.allCases.filter { faults.contains($0) && notMeasured[$0] == nil },
       notMeasured: notMeasured,
@@ -177,18 +183,21 @@ package struct NeighboursBench: Sendable {
     for number in 0..<neighbours {
       try await database.addEndpoint(urls[number], eventTypes: [Self.type(ofNeighbour: number)])
     }
-    for (number, fault) in Fault.allCases.enumerated() {
+    for (number, (fault, which)) in faulty.enumerated() {
       var url = urls[neighbours + number]
-      if withFaults, faults.contains(fault) { url = scene.receivers.url(of: fault) ?? url }
-      if withFaults, fault == .dns, scene.nameServer != nil { url = "http://hooks.nowhere.example/hook" }
-      try await database.addEndpoint(url, eventTypes: [Self.type(of: fault)])
+      if withFaults, faults.contains(fault) { url = scene.receivers.url(of: fault, which) ?? url }
+      if withFaults, fault == .dns, scene.nameServer != nil { url = "http://hooks\(which).nowhere.example/hook" }
+      try await database.addEndpoint(url, eventTypes: [Self.type(of: fault, which)])
     }
     // From here on the reconciler can prove that nothing is missing.
     try await database.session.withConnection { _ = try $0.query("SELECT outbox.stamp_subscriptions()") }
   }
 
   private static func type(ofNeighbour number: Int) -> String { "neighbour.\(number)" }
-  private static func type(of fault: Fault) -> String { "fault.\(fault.rawValue)" }
+  private static func type(of fault: Fault, _ which: Int) -> String { "\(fault.rawValue).\(which)" }
+
+  /// All endpoints that are not neighbours.
+  private var faulty: [(Fault, Int)] { Fault.allCases.flatMap { fault in (0..<each).map { (fault, $0) } } }
 
   private var filler: String { String(repeating: "x", count: max(0, bodyBytes - 100)) }
 
@@ -207,8 +216,10 @@ package struct NeighboursBench: Sendable {
   {
     let filler = filler
     let (others, busy) = (database.anotherSession(), database.anotherSession())
-    let otherFaults = Fault.allCases.filter { $0 != .busy }
-    let times = withFaults && faults.contains(.busy) ? busyFactor : 1
+    let steady = faulty.filter { $0.0 != .busy }.map(Self.type)
+    let crowds = faulty.filter { $0.0 == .busy }.map(Self.type)
+    let factor = withFaults && faults.contains(.busy) ? busyFactor : 1
+    let times = max(1, Int(factor * Double(busyTakes) / Double(faultRate)))
     let sampler = Task {
       var most = 0
       while !Task.isCancelled {
@@ -219,13 +230,13 @@ package struct NeighboursBench: Sendable {
     }
     defer { sampler.cancel() }
     async let ours = publish(database, first: rate * Self.warmUpSeconds, seconds: seconds)
-    async let theirs = SteadyPublisher(session: others, rate: faultRate * otherFaults.count)
-      .publish(first: Self.faultNumbers, count: faultRate * otherFaults.count * seconds) {
-        try $0.publish($1, type: Self.type(of: otherFaults[$1 % otherFaults.count]), filler: filler)
+    async let theirs = SteadyPublisher(session: others, rate: faultRate * steady.count)
+      .publish(first: Self.faultNumbers, count: faultRate * steady.count * seconds) {
+        try $0.publish($1, type: steady[$1 % steady.count], filler: filler)
       }
-    async let crowd = SteadyPublisher(session: busy, rate: faultRate)
-      .publish(first: 2 * Self.faultNumbers, count: faultRate * seconds) {
-        try $0.publish($1, type: Self.type(of: .busy), filler: filler, times: times)
+    async let crowd = SteadyPublisher(session: busy, rate: faultRate * crowds.count)
+      .publish(first: 2 * Self.faultNumbers, count: faultRate * crowds.count * seconds) {
+        try $0.publish($1, type: crowds[$1 % crowds.count], filler: filler, times: times)
       }
     let published = try await ours
     _ = try await (theirs, crowd)
@@ -258,7 +269,7 @@ package struct NeighboursBench: Sendable {
             (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id)
           FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id WHERE e.event_types = $1
           """,
-          [.textArray([Self.type(of: fault)])]
+          [.textArray([Self.type(of: fault, 0)])]
         ).rows[0]
       }
       states[fault] = NeighboursReport.FaultState(
@@ -277,32 +288,32 @@ private final class Receivers: Sendable {
   let arrivals: ArrivalListener
   private let hanging: LoopbackServer
   private let failing: LoopbackServer
-  private let busy: LoopbackServer
+  private let busy: [LoopbackServer]
 
-  init(addresses: [UInt32], busyRate: Int) throws {
+  init(addresses: [UInt32], busyTakes: Int, each: Int) throws {
     arrivals = try ArrivalListener(addresses: addresses)
     hanging = try LoopbackServer { _, _ in .never }
     failing = try LoopbackServer { _, _ in .now(status: "500 Internal Server Error") }
-    busy = try .taking(busyRate)
+    busy = try (0..<each).map { _ in try .taking(busyTakes) }
   }
 
-  func url(of fault: NeighboursBench.Fault) -> String? {
+  func url(of fault: NeighboursBench.Fault, _ which: Int) -> String? {
     switch fault {
     case .hang: "http://127.0.0.1:\(hanging.port)/hook"
     case .error: "http://127.0.0.1:\(failing.port)/hook"
-    case .busy: "http://127.0.0.1:\(busy.port)/hook"
+    case .busy: "http://127.0.0.1:\(busy[which].port)/hook"
     case .dns: nil
     }
   }
 
   func start() {
     arrivals.start()
-    for server in [hanging, failing, busy] { server.start() }
+    for server in [hanging, failing] + busy { server.start() }
   }
 
   func stop() {
     arrivals.stop()
-    for server in [hanging, failing, busy] { server.stop() }
+    for server in [hanging, failing] + busy { server.stop() }
   }
 
   func forget() { arrivals.forget() }

@@ -57,7 +57,9 @@ package struct NeighboursReport: Sendable, Codable {
   package var neighbours: Int
   package var rate: Int
   package var faultRate: Int
-  package var busyFactor: Int
+  package var busyTakes: Int
+  package var busyFactor: Double
+  package var each: Int
   package var seconds: Int
   package var faults: [NeighboursBench.Fault]
   package var notMeasured: [NeighboursBench.Fault: String]
@@ -72,7 +74,7 @@ package struct NeighboursReport: Sendable, Codable {
     var lines = [
       machine.text,
       "neighbours  \(neighbours) endpoints on \(neighbours) hosts, \(rate) events/s together; "
-        + "four more with \(faultRate)/s each",
+        + "\(each == 1 ? "four" : "four times \(each)") more with \(faultRate)/s each",
       "rounds      \(rounds.count), each \(seconds) s alone and \(seconds) s beside the faults, in turns",
     ]
     for fault in NeighboursBench.Fault.allCases { lines.append("fault       \(describe(fault))") }
@@ -113,7 +115,7 @@ package struct NeighboursReport: Sendable, Codable {
       switch fault {
       case .hang: "takes the request and never answers"
       case .error: "answers 500"
-      case .busy: "gets \(faultRate * busyFactor) events/s, takes \(faultRate)/s"
+      case .busy: "gets \(Int(Double(busyTakes) * busyFactor)) events/s, takes \(busyTakes)/s"
       case .dns: "its name servers never answer"
       }
     guard let state = rounds.last?.beside.faults[fault] else { return "\(fault.rawValue): \(what)" }

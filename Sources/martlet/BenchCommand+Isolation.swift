@@ -10,8 +10,10 @@ extension BenchCommand {
     )
     @Option(help: "Endpoints that behave.") var neighbours = 96
     @Option(help: "Events a second for all of them together, one a transaction.") var rate = 96
-    @Option(help: "Events a second for each of the faulty ones; what the busy one can take.") var faultRate = 20
-    @Option(help: "How many times as many the busy one gets.") var busyFactor = 50
+    @Option(help: "Events a second for each of the faulty ones.") var faultRate = 20
+    @Option(help: "Requests a second that the busy one takes.") var busyTakes = 20
+    @Option(help: "How many times as many it gets.") var busyFactor = 50.0
+    @Option(help: "Endpoints with each of the faults.") var each = 1
     @Option(
       help: ArgumentHelp("Which faults: hang, error, busy, dns.", valueName: "names"),
       transform: { text in
@@ -34,7 +36,9 @@ extension BenchCommand {
       guard (1...10_000).contains(neighbours) else { throw ValidationError("--neighbours must be 1 to 10000.") }
       guard (1...10_000).contains(rate) else { throw ValidationError("--rate must be 1 to 10000.") }
       guard (1...1000).contains(faultRate) else { throw ValidationError("--fault-rate must be 1 to 1000.") }
+      guard (1...100_000).contains(busyTakes) else { throw ValidationError("--busy-takes must be 1 to 100000.") }
       guard (1...10_000).contains(busyFactor) else { throw ValidationError("--busy-factor must be 1 to 10000.") }
+      guard (1...100).contains(each) else { throw ValidationError("--each must be 1 to 100.") }
       guard (1...3600).contains(seconds) else { throw ValidationError("--seconds must be 1 to 3600.") }
       guard (1...100).contains(rounds) else { throw ValidationError("--rounds must be 1 to 100.") }
     }
@@ -44,7 +48,9 @@ extension BenchCommand {
       bench.neighbours = neighbours
       bench.rate = rate
       bench.faultRate = faultRate
+      bench.busyTakes = busyTakes
       bench.busyFactor = busyFactor
+      bench.each = each
       bench.faults = faults
       bench.seconds = seconds
       bench.rounds = rounds
