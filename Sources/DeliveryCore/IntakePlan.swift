@@ -15,6 +15,8 @@ package struct IntakePlan {
     package var bytesPerCut = 16 << 20
     /// Over all endpoints.
     package var deliveriesPerClaim = 500
+    /// Where others keep up with their events, a claim of a backlog is no larger, and the log has its turn after each.
+    package var deliveriesPerClaimBesideOthers = 100
     /// The longest that claims keep the log waiting.
     package var cutAmongClaims: Duration = .milliseconds(20)
     package var lookEvery: Duration = .seconds(1)
@@ -67,7 +69,7 @@ package struct IntakePlan {
   private var cutShift = 0
   private var cutsSinceShift = 0
   private var progress: [Int64: Progress] = [:]
-  /// The two endpoints that last had nothing left to do, and when; the latest first.
+  /// The few endpoints that last had nothing left to do, and when; the latest first.
   private var idled: [(endpoint: Int64, at: Duration)] = []
   /// Since when the log has held more than was cut; nil while it does not.
   private var behindSince: Duration?
@@ -80,13 +82,15 @@ package struct IntakePlan {
     let claimable = due.filter { $0.value <= now && isWorthAClaim($0.key, flight) }.sorted { $0.value < $1.value }
     guard !claimable.isEmpty, flight.free > 0 else { return cutting }
     // Claims come first, but while they go on and on the log gets its turn every so often.
-    if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
+    let besideOthers = othersMayWait(besides: claimable.map(\.key), at: now)
+    if claimsSinceCut > 0, besideOthers || now >= lastCut + limits.cutAmongClaims {
       switch cutting {
       case .cut, .poll: return cutting
       default: break
       }
     }
-    return nextClaim(claimable.map(\.key), flight, at: now)
+    let most = besideOthers ? limits.deliveriesPerClaimBesideOthers : limits.deliveriesPerClaim
+    return nextClaim(claimable.map(\.key), atMost: most, flight, at: now)
   }
 
   /// An endpoint that has much in memory and room for one more can wait until it has room for a few: a claim costs as much
@@ -95,16 +99,20 @@ package struct IntakePlan {
     flight.room(for: endpoint) >= max(1, flight.held(by: endpoint) / 4)
   }
 
-  /// Whether an endpoint other than this one keeps up with its events, and may have more of them in the log.
-  private func othersMayWait(besides endpoint: Int64, at now: Duration) -> Bool {
-    guard let other = idled.first(where: { $0.endpoint != endpoint }) else { return false }
+  /// Whether an endpoint other than these keeps up with its events, and may have more of them in the log.
+  private func othersMayWait(besides endpoints: [Int64], at now: Duration) -> Bool {
+    guard let other = idled.first(where: { !endpoints.contains($0.endpoint) }) else { return false }
     return other.at + limits.othersWithin >= behindSince ?? now
   }
 
   /// Of each endpoint what there is room for, and of all together no more than one claim may bring: the longest due first.
-  private mutating func nextClaim<Item>(_ claimable: [Int64], _ flight: FlightControl<Item>, at now: Duration) -> Action
-  {
-    var budget = min(flight.free, limits.deliveriesPerClaim)
+  private mutating func nextClaim<Item>(
+    _ claimable: [Int64],
+    atMost most: Int,
+    _ flight: FlightControl<Item>,
+    at now: Duration
+  ) -> Action {
+    var budget = min(flight.free, most)
     var (endpoints, slots): ([Int64], [Int]) = ([], [])
     for (index, endpoint) in claimable.enumerated() where budget > 0 {
       let share = max(1, budget / (claimable.count - index))
@@ -132,7 +140,7 @@ package struct IntakePlan {
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
     let wanted = exhausted ? usual / 2 : usual
-    if room < wanted, let fullest, !othersMayWait(besides: fullest, at: now) {
+    if room < wanted, let fullest, !othersMayWait(besides: [fullest], at: now) {
       let pace = progress[fullest]?.perSecond(at: now)
       let needed = Double(usual / 2 - room)
       let isFast = pace.map { $0 * (limits.patience / .seconds(1)) >= needed } ?? true
@@ -214,6 +222,7 @@ package struct IntakePlan {
   package mutating func polled(hasNews: Bool, at now: Duration) {
     lastPoll = now
     self.hasNews = hasNews
+    if !hasNews { claimsSinceCut = 0 }  // that was the log's turn
   }
 
   /// A delivery of this endpoint will be due again after `delay`; spares waiting for the next look if that is sooner.
@@ -225,11 +234,12 @@ package struct IntakePlan {
   package mutating func finished(endpoint: Int64, isIdle: Bool = false, at now: Duration) {
     progress[endpoint, default: Progress()].note(isIdle: isIdle, at: now)
     guard isIdle else { return }
-    if idled.first?.endpoint == endpoint {
-      idled[0].at = now
-    } else {
-      idled = [(endpoint, now)] + idled.prefix(1)
+    if let place = idled.firstIndex(where: { $0.endpoint == endpoint }) {
+      idled.remove(at: place)
+    } else if idled.count == 4 {
+      idled.removeLast()
     }
+    idled.insert((endpoint, now), at: 0)
   }
 
   /// Endpoints that hold nothing any more need no memory of their pace.

@@ -220,6 +220,35 @@ import Testing
     }
   }
 
+  /// A claim of 500 takes as long as several cuts, and whoever keeps up would wait behind each.
+  @Test func besideThoseWhoKeepUpABacklogIsClaimedInTurnsWithTheLog() {
+    var plan = looked([(1, .zero)])
+    plan.finished(endpoint: 2, isIdle: true, at: start)
+    var claims: [Int] = []
+    var turns = 0
+    var now = start
+    plan.cut(events: 1, more: false, at: now)
+    for _ in 0..<14 {
+      now += .milliseconds(1)
+      switch plan.next(flight(), at: now) {
+      case .claim(_, let slots, _):
+        claims.append(slots[0])
+        plan.claimed(yields(1, slots[0], latest: 77_000_000), asked: [1], slots: slots)
+      case .poll:
+        turns += 1
+        plan.polled(hasNews: false, at: now)
+      case let other: Issue.record("\(other)")
+      }
+    }
+    #expect(claims.allSatisfy { $0 == 100 })
+    #expect(turns == 7 && claims.count == 7)
+
+    now += .seconds(61)
+    plan.looked([(1, .zero)], at: now)
+    plan.cut(events: nil, more: false, at: now)
+    #expect(plan.next(flight(), at: now) == .claim(endpoints: [1], slots: [500], floors: [nil]), "nobody else is left")
+  }
+
   @Test func aFullEndpointIsNotClaimedForOneByOne() {
     var plan = looked([(1, .zero), (2, .zero)])
     plan.cut(events: 1, more: false, at: start)
