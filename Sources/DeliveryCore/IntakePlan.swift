@@ -79,8 +79,10 @@ package struct IntakePlan {
   package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
-    let claimable = due.filter { $0.value <= now && isWorthAClaim($0.key, flight) }.sorted { $0.value < $1.value }
-    guard !claimable.isEmpty, flight.free > 0 else { return cutting }
+    let waiting = due.filter { $0.value <= now }
+    let claimable = waiting.filter { flight.room(for: $0.key) >= worthwhile($0.key, flight) }
+      .sorted { $0.value < $1.value }
+    guard !claimable.isEmpty, flight.free > 0 else { return roomOrElse(cutting, for: waiting.keys.sorted(), flight) }
     // Claims come first, but while they go on and on the log gets its turn every so often.
     let besideOthers = othersMayWait(besides: claimable.map(\.key), at: now)
     if claimsSinceCut > 0, besideOthers || now >= lastCut + limits.cutAmongClaims {
@@ -95,8 +97,18 @@ package struct IntakePlan {
 
   /// An endpoint that has much in memory and room for one more can wait until it has room for a few: a claim costs as much
   /// as twenty deliveries in it, and meanwhile nobody cuts.
-  private func isWorthAClaim<Item>(_ endpoint: Int64, _ flight: FlightControl<Item>) -> Bool {
-    flight.room(for: endpoint) >= max(1, flight.held(by: endpoint) / 4)
+  private func worthwhile<Item>(_ endpoint: Int64, _ flight: FlightControl<Item>) -> Int {
+    max(1, flight.held(by: endpoint) / 4)
+  }
+
+  /// Instead of a mere wait, one that ends when an endpoint with something due has room for it.
+  private func roomOrElse<Item>(_ action: Action, for endpoints: [Int64], _ flight: FlightControl<Item>) -> Action {
+    guard case .wait(let pause) = action,
+      let first = endpoints.min(by: {
+        worthwhile($0, flight) - flight.room(for: $0) < worthwhile($1, flight) - flight.room(for: $1)
+      })
+    else { return action }
+    return .waitForRoom(endpoint: first, slots: worthwhile(first, flight), pause)
   }
 
   /// Whether an endpoint other than these keeps up with its events, and may have more of them in the log.

@@ -257,7 +257,16 @@ import Testing
     for _ in 0..<200 {
       _ = memory.start()
       memory.finish(endpoint: 1)
-      guard case .claim(let endpoints, let slots, _) = plan.next(memory, at: start) else { continue }
+      let action = plan.next(memory, at: start)
+      guard case .claim(let endpoints, let slots, _) = action else {
+        // Nothing else is to be done, so it waits for just that room.
+        guard case .waitForRoom(1, let slots, _) = action else {
+          Issue.record("\(action)")
+          return
+        }
+        #expect(slots > memory.room(for: 1))
+        continue
+      }
       for (endpoint, slots) in zip(endpoints, slots) where endpoint == 1 {
         claims += 1
         for item in 0..<slots { memory.enqueue(item, endpoint: 1, limit: 1) }
