@@ -139,12 +139,14 @@ package struct NeighboursBench: Sendable {
       scene.receivers.forget()
 
       let (ours, postgres) = (dispatcher.cpuSeconds, ProcessUsage.treeSeconds(of: postmaster))
+      let bench = ProcessUsage.ownSeconds()
       let (machine, began) = (ProcessUsage.machine(), monotonicNanoseconds())
       let (published, threads) = try await publishAll(database, dispatcher, withFaults: withFaults)
       let elapsed = Double(monotonicNanoseconds() - began) / 1e9
       let machineAfter = ProcessUsage.machine()
       phase.dispatcherShare = (dispatcher.cpuSeconds - ours) / elapsed
       phase.postgresShare = (ProcessUsage.treeSeconds(of: postmaster) - postgres) / elapsed
+      phase.benchShare = (ProcessUsage.ownSeconds() - bench) / elapsed
       phase.machineShare = Double(machineAfter.busy - machine.busy) / Double(max(1, machineAfter.all - machine.all))
       phase.threads = threads
       try await waitForArrival(of: published, scene, dispatcher)

@@ -19,6 +19,8 @@ package struct NeighboursReport: Sendable, Codable {
     /// Shares of one core.
     package var dispatcherShare = 0.0
     package var postgresShare = 0.0
+    /// Publishers and receivers.
+    package var benchShare = 0.0
     /// Share of all cores, whoever used them.
     package var machineShare = 0.0
     package var peakMegabytes = 0.0
@@ -35,8 +37,8 @@ package struct NeighboursReport: Sendable, Codable {
     var latencies: [Double] = []
 
     private enum CodingKeys: CodingKey {
-      case latency, commit, timerDelay, dispatcherShare, postgresShare, machineShare, peakMegabytes, threads
-      case stopSeconds, conservation, faults, slowest
+      case latency, commit, timerDelay, dispatcherShare, postgresShare, benchShare, machineShare, peakMegabytes
+      case threads, stopSeconds, conservation, faults, slowest
     }
 
     var text: String {
@@ -96,6 +98,7 @@ package struct NeighboursReport: Sendable, Codable {
     line("a sleeping thread's delay, p99", 2, ratio: true, \.timerDelay.p99)
     line("dispatcher, % of a core", 1) { $0.dispatcherShare * 100 }
     line("PostgreSQL, % of a core", 1) { $0.postgresShare * 100 }
+    line("publishers, receivers, % of a core", 1) { $0.benchShare * 100 }
     line("machine, % of \(machine.cores) cores", 1) { $0.machineShare * 100 }
     line("dispatcher's peak memory, MiB", 1, \.peakMegabytes)
     line("dispatcher's threads, at most", 0) { Double($0.threads) }
@@ -125,5 +128,5 @@ package struct NeighboursReport: Sendable, Codable {
       """
   }
 
-  private func column(_ text: String) -> String { text.padding(toLength: 32, withPad: " ", startingAt: 0) }
+  private func column(_ text: String) -> String { text.padding(toLength: 36, withPad: " ", startingAt: 0) }
 }

@@ -20,6 +20,13 @@ enum ProcessUsage {
   /// The most memory a process has had resident so far; nil if there is no such process.
   static func peakBytes(of pid: pid_t) -> Int? { status(of: pid, "VmHWM").map { $0 * 1024 } }
 
+  /// Of this process: the publishers and the receivers.
+  static func ownSeconds() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+  }
+
   static func threads(of pid: pid_t) -> Int? { status(of: pid, "Threads") }
 
   private static func status(of pid: pid_t, _ name: String) -> Int? {
