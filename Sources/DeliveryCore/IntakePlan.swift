@@ -23,6 +23,8 @@ package struct IntakePlan {
     /// How often an endpoint is claimed from the beginning all the same: rows that came in below where the last claim
     /// began would otherwise wait for as long as others keep coming.
     package var fullClaimEvery: Duration = .seconds(60)
+    /// How often a rate-limited endpoint with all slots taken is looked at; no question to the database.
+    package var slotPoll: Duration = .milliseconds(5)
     package var shortestPoll: Duration = .milliseconds(1)
     package var longestPoll: Duration = .milliseconds(20)
     /// How long a full but fast endpoint may hold up the cut. Up to `longestPatience` if it is known to be fast: a machine
@@ -73,8 +75,13 @@ package struct IntakePlan {
   package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
-    let claimable = due.filter { $0.value <= now && room(for: $0.key, flight) > 0 }.sorted { $0.value < $1.value }
-    guard !claimable.isEmpty, flight.free > 0 else { return cutting }
+    let isDue = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }
+    let claimable = isDue.filter { room(for: $0.key, flight) > 0 }.sorted { $0.value < $1.value }
+    guard !claimable.isEmpty, flight.free > 0 else {
+      // One with a rate limit has all in flight that it takes at a time: its next claim should not wait for a poll.
+      if case .wait(let pause) = cutting, !isDue.isEmpty { return .wait(min(pause, limits.slotPoll)) }
+      return cutting
+    }
     // Claims come first, but while they go on and on the log gets its turn every so often.
     if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
       switch cutting {
