@@ -26,6 +26,8 @@ package struct IntakePlan {
     /// How often an endpoint is claimed from the beginning all the same: rows that came in below where the last claim
     /// began would otherwise wait for as long as others keep coming.
     package var fullClaimEvery: Duration = .seconds(60)
+    /// How often a rate-limited endpoint with all slots taken is looked at; no question to the database.
+    package var slotPoll: Duration = .milliseconds(5)
     package var shortestPoll: Duration = .milliseconds(1)
     package var longestPoll: Duration = .milliseconds(20)
     /// How long a full but fast endpoint may hold up the cut. Up to `longestPatience` if it is known to be fast: a machine
@@ -85,7 +87,15 @@ package struct IntakePlan {
     let waiting = due.filter { $0.value <= now }
     let claimable = waiting.filter { room(for: $0.key, flight) >= worthwhile($0.key, flight) }
       .sorted { $0.value < $1.value }
-    guard !claimable.isEmpty, flight.free > 0 else { return roomOrElse(cutting, for: waiting.keys.sorted(), flight) }
+    guard !claimable.isEmpty, flight.free > 0 else {
+      // One with a rate limit has all in flight that it takes at a time: its next claim should not wait for a poll.
+      if case .wait(let pause) = cutting,
+        waiting.keys.contains(where: { rateLimited[$0] != nil && flight.room(for: $0) > 0 })
+      {
+        return .wait(min(pause, limits.slotPoll))
+      }
+      return roomOrElse(cutting, for: waiting.keys.sorted(), flight)
+    }
     // Claims come first, but while they go on and on the log gets its turn every so often.
     let besideOthers = othersMayWait(besides: claimable.map(\.key), at: now)
     if claimsSinceCut > 0, besideOthers || now >= lastCut + limits.cutAmongClaims {

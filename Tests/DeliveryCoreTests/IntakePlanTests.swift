@@ -384,6 +384,10 @@ import Testing
     #expect(plan.next(busy, at: start) == .claim(endpoints: [1], slots: [1], floors: [7]))
     busy.enqueue(3, endpoint: 1, limit: 4)
     if case .claim = plan.next(busy, at: start) { Issue.record("claimed what could not start") }
+    // When a slot may be free again is soon known, however long it is until the next poll.
+    var sleepy = plan
+    sleepy.cut(events: nil, more: false, at: start + .milliseconds(900))
+    #expect(sleepy.next(busy, at: start + .milliseconds(900)) == .wait(.milliseconds(5)))
     // The limit is gone: a claim that was given all it asked for says so.
     plan.claimed(yields(1, 500, latest: 8), asked: [1], slots: [500], at: start)
     plan.cut(events: 1, more: true, at: start)

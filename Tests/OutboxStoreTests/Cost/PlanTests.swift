@@ -11,7 +11,9 @@ import Testing
       let worker = try await Worker(database)
       var log = PlanLog(database)
       let plain = try await worker.client.addEndpoint("failure_threshold => 3")
-      let ordered = try await worker.client.addEndpoint("ordered => true")
+      let ordered = try await worker.client.addEndpoint(
+        "ordered => true, rate_limit => 100000, on_dead_letter => 'hold'"
+      )
       try await worker.client.execute(
         """
         LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;
