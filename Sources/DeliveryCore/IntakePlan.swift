@@ -85,8 +85,9 @@ package struct IntakePlan {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
     let waiting = due.filter { $0.value <= now }
-    let claimable = waiting.filter { room(for: $0.key, flight) >= worthwhile($0.key, flight) }
-      .sorted { $0.value < $1.value }
+    let claimable = waiting.filter {
+      room(for: $0.key, flight) > 0 && flight.room(for: $0.key) >= worthwhile($0.key, flight)
+    }.sorted { $0.value < $1.value }
     guard !claimable.isEmpty, flight.free > 0 else {
       // One with a rate limit has all in flight that it takes at a time: its next claim should not wait for a poll.
       if case .wait(let pause) = cutting,
@@ -117,7 +118,7 @@ package struct IntakePlan {
   /// Instead of a mere wait, one that ends when an endpoint with something due has room for it.
   private func roomOrElse<Item>(_ action: Action, for endpoints: [Int64], _ flight: FlightControl<Item>) -> Action {
     guard case .wait(let pause) = action,
-      let first = endpoints.min(by: {
+      let first = endpoints.filter({ flight.room(for: $0) < worthwhile($0, flight) }).min(by: {
         worthwhile($0, flight) - flight.room(for: $0) < worthwhile($1, flight) - flight.room(for: $1)
       })
     else { return action }
