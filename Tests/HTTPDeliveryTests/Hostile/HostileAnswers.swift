@@ -88,7 +88,7 @@ enum HostileAnswers {
     .keeping("HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n\(ok)", .status(205)),
     .keeping("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n" + ok, .status(200)),
     .keeping(length("0\r\nConnection: close") + ok, .status(200)),
-    .keeping(ok + String(repeating: ok, count: 1000), .status(200)),
+    .keeping(ok + String(repeating: ok, count: 200), .status(200)),
   ]
 
   private static let statusLines: [HostileAnswer] = [

@@ -38,11 +38,12 @@ import Testing
     #expect(server.acceptedCount == 2)
   }
 
-  /// In the same write, wherever the client's read happens to end: just before, at, and just after each buffer's end.
+  /// In the same write, wherever the client's read happens to end: just before, at, and just after each buffer's end. All of
+  /// it fits into one TLS record, so it has arrived as a whole; what is sent after the next request is an answer to it.
   @Test(arguments: [false, true])
   func answerBehindAnAnswerIsNotTheNextRequestsHoweverTheyAreCut(overTLS: Bool) async throws {
     let tls = overTLS ? try await ScriptedTLS.shared() : nil
-    let sizes = [512, 1024, 2048, 4096, 8192, 12_288, 16_384].flatMap { ($0 - 2)...($0 + 2) }
+    let sizes = [512, 1024, 2048, 4096, 8192, 12_288].flatMap { ($0 - 2)...($0 + 2) }
     let round = Atomic<Int>(0)
     let server = ScriptedServer(tls: tls) { peer in
       while let request = peer.readRequest() {

@@ -41,11 +41,20 @@ final class ScriptedServer: Sendable {
     }
   }
 
-  /// A port nothing listens on.
+  /// A port that refuses connections as long as this process lives: bound, so that nobody else gets it, and not listening.
   static func closedPort() -> Int {
     guard let socket = LoopbackSocket.bind("127.0.0.1") else { fatalError("no free port") }
-    Glibc.close(socket.descriptor)
     return socket.port
+  }
+
+  /// A port for another program to listen on: outside the range that the kernel gives to other tests meanwhile.
+  static func freePort() -> Int {
+    for _ in 0..<1000 {
+      guard let socket = LoopbackSocket.bind("127.0.0.1", port: .random(in: 20_000..<32_000)) else { continue }
+      Glibc.close(socket.descriptor)
+      return socket.port
+    }
+    fatalError("no free port")
   }
 
   /// Answers every request on every connection with the same bytes, until the client closes it.
