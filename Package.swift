@@ -122,7 +122,9 @@ let package = Package(
     ),
     .testTarget(
       name: "IntegrationTests",
-      dependencies: ["TestSupport", "Dispatcher", "Receiver", "SecretSealing", "WebhookSignature"],
+      dependencies: [
+        "TestSupport", "DeliveryCore", "Dispatcher", "OutboxStore", "Receiver", "SecretSealing", "WebhookSignature",
+      ],
       swiftSettings: strict
     ),
     .testTarget(

@@ -173,10 +173,11 @@ CREATE TABLE outbox.endpoint (
   max_age           interval NOT NULL DEFAULT '7 days'
     CONSTRAINT endpoint_max_age_is_1_s_to_365_days
     CHECK (max_age BETWEEN '1 s' AND '365 days'),
+  -- Requests at a time, of each dispatcher.
   max_in_flight     int NOT NULL DEFAULT 32
     CONSTRAINT endpoint_max_in_flight_is_1_to_10000
     CHECK (max_in_flight BETWEEN 1 AND 10000),
-  -- Deliveries a second, over all dispatchers; null: as fast as it answers.
+  -- Deliveries a second, over all dispatchers; null: as fast as it answers. The bucket is a sequence, outbox.rate_<id>.
   rate_limit        float8
     CONSTRAINT endpoint_rate_limit_is_0_001_to_100000_a_second
     CHECK (rate_limit BETWEEN 0.001 AND 100000),
@@ -370,11 +371,14 @@ CREATE TABLE outbox.dead_letter (
   last_status      int,
   last_error       text,
   first_attempt_at timestamptz,
-  died_at          timestamptz NOT NULL DEFAULT clock_timestamp()
+  died_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- Set while later events of its key wait for it (endpoint.on_dead_letter = 'hold'): its place among them, delivery.seq.
+  seq              bigint
 );
 CREATE UNIQUE INDEX dead_letter_event ON outbox.dead_letter (event_id, endpoint_id);
 CREATE INDEX dead_letter_endpoint ON outbox.dead_letter (endpoint_id, died_at);
 CREATE INDEX dead_letter_died ON outbox.dead_letter (died_at);
+CREATE INDEX dead_letter_hold ON outbox.dead_letter (endpoint_id, key) WHERE seq IS NOT NULL;
 
 -- Circuit breaker and failure counters. A row is written only when something fails or recovers.
 CREATE TABLE outbox.endpoint_health (
@@ -385,7 +389,12 @@ CREATE TABLE outbox.endpoint_health (
   probe_at             timestamptz,
   failing_since        timestamptz,
   last_error           text,
-  last_failure_at      timestamptz
+  last_failure_at      timestamptz,
+  -- The window in which failures are weighed against successes: null unless one is open. Of a circuit that the failure
+  -- rate opened it stays as it was then.
+  window_started_at    timestamptz,
+  window_failed        int NOT NULL DEFAULT 0,
+  window_succeeded     int NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 -- Everything before this moment counts as cut: the log is empty.

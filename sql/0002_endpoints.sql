@@ -162,8 +162,10 @@ END $$;
 CREATE TRIGGER check_endpoint BEFORE INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.check_endpoint();
 
--- Keeps outbox.subscription. A disabled endpoint is not subscribed: it gets no new deliveries, and keeps what it has.
--- SECURITY DEFINER: whoever may change an endpoint need not be able to write subscriptions past this rule.
+-- Keeps outbox.subscription, and what waits, in step with the settings. A disabled endpoint is not subscribed: it gets no
+-- new deliveries, and keeps what it has.
+-- SECURITY DEFINER: whoever may change an endpoint need not be able to write subscriptions past this rule, nor to create
+-- the sequence that is its rate limit's bucket.
 CREATE FUNCTION outbox.subscribe_endpoint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -182,11 +184,17 @@ BEGIN
   IF TG_OP = 'UPDATE' AND NEW.filter::text IS DISTINCT FROM OLD.filter::text THEN
     DELETE FROM outbox.filter_failure f WHERE f.endpoint_id = NEW.id;
   END IF;
-  IF TG_OP = 'UPDATE' AND OLD.ordered AND NOT NEW.ordered THEN
-    PERFORM pg_advisory_xact_lock(1296126550, (NEW.id % 2147483647)::int);
-    -- Due now at the earliest: what a claim has passed by it does not look at again soon.
-    UPDATE outbox.delivery SET ready = true, key = NULL, due_at = CASE WHEN ready THEN due_at ELSE greatest(due_at, clock_timestamp()) END
-    WHERE endpoint_id = NEW.id AND key IS NOT NULL;
+  IF NEW.rate_limit IS NOT NULL AND to_regclass('outbox.rate_' || NEW.id) IS NULL THEN
+    EXECUTE format('CREATE SEQUENCE outbox.rate_%s MINVALUE 0', NEW.id);
+    EXECUTE format('GRANT SELECT, UPDATE ON SEQUENCE outbox.rate_%s TO outbox_dispatcher', NEW.id);
+    EXECUTE format('GRANT SELECT ON SEQUENCE outbox.rate_%s TO outbox_operator', NEW.id);
+  END IF;
+  IF TG_OP = 'UPDATE' AND OLD.state = 'disabled' AND NEW.state <> 'disabled' THEN
+    -- Whoever enables it again gives it time: `disable_after` begins anew.
+    UPDATE outbox.endpoint_health h SET failing_since = NULL WHERE h.endpoint_id = NEW.id AND h.failing_since IS NOT NULL;
+  END IF;
+  IF TG_OP = 'UPDATE' AND (NEW.ordered, NEW.on_dead_letter) IS DISTINCT FROM (OLD.ordered, OLD.on_dead_letter) THEN
+    PERFORM outbox.reorder(NEW.id, NEW.ordered, NEW.on_dead_letter);
   END IF;
   RETURN NULL;
 END $$;
@@ -194,8 +202,8 @@ CREATE TRIGGER subscribe_endpoint AFTER INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.subscribe_endpoint();
 
 -- Disables an endpoint whose filter takes too long, if nobody holds it just now; otherwise the next cut does. `since`: when
--- the first event was created that it may have missed, for a replay from there. What was cut while
--- the filter was in force can no longer be proved by evaluating it, so the reconciler forgets it.
+-- the first event was created that it may have missed, for a replay from there. What was cut while the filter was in force
+-- can no longer be proved by evaluating it, so the reconciler forgets it.
 -- SECURITY DEFINER: the dispatcher calls it, and must not otherwise write past_subscription.
 CREATE FUNCTION outbox.disable_for_filter(endpoint bigint, because text, since timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -214,11 +222,13 @@ BEGIN
   END IF;
   UPDATE outbox.endpoint e SET state = 'disabled', disabled_at = since, disabled_because = because
   WHERE e.id = disable_for_filter.endpoint AND e.state <> 'disabled';
+  PERFORM outbox.announce('martlet.endpoint.disabled', ARRAY[disable_for_filter.endpoint]);
   DELETE FROM outbox.past_subscription s WHERE s.endpoint_id = disable_for_filter.endpoint AND s.filter IS NOT NULL;
 END $$;
 
--- What waits for an endpoint that is deleted becomes a dead letter: nothing is left that could never be sent.
--- SECURITY DEFINER: whoever may delete an endpoint need not be able to write dead letters.
+-- What waits for an endpoint that is deleted becomes a dead letter: nothing is left that could never be sent, and nothing
+-- that could wait for a dead letter. Its bucket goes when no claim is using it.
+-- SECURITY DEFINER: whoever may delete an endpoint need not be able to write dead letters, nor to drop a sequence.
 CREATE FUNCTION outbox.forget_endpoint() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -229,6 +239,11 @@ BEGIN
   FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id WHERE d.endpoint_id = OLD.id
   ON CONFLICT (event_id, endpoint_id) DO NOTHING;
   DELETE FROM outbox.delivery d WHERE d.endpoint_id = OLD.id;
+  UPDATE outbox.dead_letter l SET seq = NULL WHERE l.endpoint_id = OLD.id AND l.seq IS NOT NULL;
+  IF to_regclass('outbox.rate_' || OLD.id) IS NOT NULL THEN
+    PERFORM pg_advisory_xact_lock(1296126552, outbox.lock_number(OLD.id));
+    EXECUTE format('DROP SEQUENCE IF EXISTS outbox.rate_%s', OLD.id);
+  END IF;
   RETURN NULL;
 END $$;
 CREATE TRIGGER forget_endpoint AFTER DELETE ON outbox.endpoint
@@ -353,11 +368,13 @@ CREATE FUNCTION outbox.pause(endpoint bigint) RETURNS void LANGUAGE sql SET sear
 $$ SELECT outbox.set_endpoint_state(endpoint, 'paused') $$;
 CREATE FUNCTION outbox.disable(endpoint bigint) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS
 $$ SELECT outbox.set_endpoint_state(endpoint, 'disabled') $$;
--- Enabled again, with a closed circuit: what waits is sent at once.
+-- Enabled again, with a closed circuit: what waits is sent at once. No event tells of it, nor of the two above: those who
+-- are told by martlet.endpoint.* are told what Martlet did by itself.
 CREATE FUNCTION outbox.resume(endpoint bigint) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM outbox.set_endpoint_state(endpoint, 'enabled');
-  UPDATE outbox.endpoint_health h SET state = 'closed', consecutive_failures = 0, opened_at = NULL, probe_at = NULL
+  UPDATE outbox.endpoint_health h SET state = 'closed', consecutive_failures = 0, opened_at = NULL, probe_at = NULL,
+    failing_since = NULL, window_started_at = NULL, window_failed = 0, window_succeeded = 0
   WHERE h.endpoint_id = resume.endpoint;
 END $$;
 

@@ -5,6 +5,8 @@
 --   (1296126548, 1)            migrations
 --   (1296126549, dispatcher)   shared by each step a dispatcher takes under its lease, exclusive to take the lease away
 --   (1296126550, endpoint)     an ordered endpoint's keys: cut adds successors, record promotes them
+--   (1296126552, endpoint)     a rate limit's bucket, from looking into it to taking out of it; only tried, never waited for,
+--                              but for the end of the endpoint
 --   (1296126551, dispatcher)   one record of a dispatcher at a time, also after it lost its connection in the middle
 --
 -- The plans of the hot functions are fixed: generic plans, indexes only, whatever the statistics of the day say.
@@ -395,18 +397,19 @@ BEGIN
     SELECT n.* FROM narrow n WHERE n.ord < coalesce((SELECT v.ord FROM verdict v WHERE v.kind = 'stop'), 2147483647)
   ), route AS MATERIALIZED (
     SELECT k.tenant, k.type, ep.id AS endpoint_id, k.filter IS NOT NULL AS filtered, ep.version, ep.ordered,
+           ep.rate_limit IS NOT NULL AS limited,
            ep.state = 'enabled' AND coalesce(h.state = 'closed', true) AS open_way,
            coalesce(b.slots, max_per_endpoint) AS slots
     FROM (SELECT c.* FROM candidate c
           WHERE c.filter IS NULL OR c.endpoint_id IN (SELECT v.endpoint_id FROM verdict v WHERE v.kind = 'matches')) k
-    CROSS JOIN LATERAL (SELECT ep.id, ep.version, ep.ordered, ep.state FROM outbox.endpoint ep
+    CROSS JOIN LATERAL (SELECT ep.id, ep.version, ep.ordered, ep.rate_limit, ep.state FROM outbox.endpoint ep
                         WHERE ep.id = k.endpoint_id OFFSET 0) ep
     LEFT JOIN LATERAL (SELECT h.state FROM outbox.endpoint_health h WHERE h.endpoint_id = k.endpoint_id OFFSET 0) h ON true
     LEFT JOIN LATERAL (SELECT u.slots FROM unnest(busy_endpoints, busy_slots) u(id, slots) WHERE u.id = ep.id LIMIT 1) b ON true
   ), pair AS (
     SELECT f.id, f.ord, f.key, f.not_before, r.endpoint_id, r.version, r.slots, r.ordered AND f.key IS NOT NULL AS in_order,
            r.open_way AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS claimable,
-           f.light AND r.open_way AND NOT (r.ordered AND f.key IS NOT NULL)
+           f.light AND r.open_way AND NOT r.limited AND NOT (r.ordered AND f.key IS NOT NULL)
              AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS eligible
     FROM kept f JOIN route r ON r.tenant = f.tenant AND r.type = f.type
     WHERE NOT r.filtered OR (f.ord, r.endpoint_id) IN (SELECT v.ord, v.endpoint_id FROM verdict v WHERE v.kind = 'matches')
@@ -470,11 +473,14 @@ BEGIN
   END IF;
 END $$;
 
--- Writes pairs to outbox.delivery, in the order given. A key's row is `ready` if no other row of that key waits before it.
+-- Writes pairs to outbox.delivery, in the order given. A key's row is `ready` if no other row of that key waits before it,
+-- and no dead letter holds the key. `places`: where a row takes up its old place in its key rather than the last one (null:
+-- nowhere); that is what a dead letter does that held its key.
 -- The endpoint's lock is what keeps a key awake: without it a record could remove the predecessor, and not see the
 -- successor, between our looking for the one and our writing the other.
--- Indexes: delivery_pkey, delivery_key.
-CREATE FUNCTION outbox.park(event_ids uuid[], endpoint_ids bigint[], keys text[], due timestamptz[]) RETURNS void
+-- Indexes: delivery_pkey, delivery_key, dead_letter_hold.
+CREATE FUNCTION outbox.park(event_ids uuid[], endpoint_ids bigint[], keys text[], due timestamptz[], places bigint[] DEFAULT NULL)
+RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -484,14 +490,94 @@ BEGIN
   PERFORM pg_advisory_xact_lock(1296126550, l.number)
   FROM (SELECT DISTINCT outbox.lock_number(u.endpoint) AS number
         FROM unnest(endpoint_ids, keys) u(endpoint, key) WHERE u.key IS NOT NULL ORDER BY 1) l;
+  IF places IS NOT NULL THEN  -- first, so that the others see them
+    INSERT INTO outbox.delivery (event_id, endpoint_id, key, seq, ready, due_at)
+    SELECT u.event, u.endpoint, u.key, u.place,
+           row_number() OVER (PARTITION BY u.endpoint, u.key ORDER BY u.place) = 1
+             AND NOT EXISTS (SELECT FROM outbox.delivery d
+                             WHERE d.endpoint_id = u.endpoint AND d.key = u.key AND d.seq < u.place OFFSET 0)
+             AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                             WHERE l.endpoint_id = u.endpoint AND l.key = u.key AND l.seq < u.place OFFSET 0),
+           u.due
+    FROM unnest(event_ids, endpoint_ids, keys, due, places) u(event, endpoint, key, due, place)
+    WHERE u.place IS NOT NULL
+    ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+  END IF;
   INSERT INTO outbox.delivery (event_id, endpoint_id, key, ready, due_at)
   SELECT u.event, u.endpoint, u.key,
          u.key IS NULL OR (row_number() OVER (PARTITION BY u.endpoint, u.key ORDER BY u.ord) = 1
            -- OFFSET 0: a probe per row, never a hash of the whole table
-           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key OFFSET 0)),
+           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key OFFSET 0)
+           AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                           WHERE l.endpoint_id = u.endpoint AND l.key = u.key AND l.seq IS NOT NULL OFFSET 0)),
          u.due
-  FROM unnest(event_ids, endpoint_ids, keys, due) WITH ORDINALITY u(event, endpoint, key, due, ord)
+  FROM unnest(event_ids, endpoint_ids, keys, due, places) WITH ORDINALITY u(event, endpoint, key, due, place, ord)
+  WHERE u.place IS NULL
   ORDER BY u.ord
   ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+END $$;
+
+-- Makes the first row of each key after a place `ready`, unless a dead letter holds the key. The caller holds the
+-- endpoint's lock.
+-- Due now at the earliest: what a claim has passed by it does not look at again soon.
+-- Indexes: delivery_key, from the place on, so that dead entries before it are not walked; delivery_pkey, dead_letter_hold.
+CREATE FUNCTION outbox.wake(endpoint_ids bigint[], keys text[], places bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+  UPDATE outbox.delivery d SET ready = true, due_at = greatest(d.due_at, clock_timestamp())
+  FROM unnest(endpoint_ids, keys, places) k(endpoint, key, place)
+  CROSS JOIN LATERAL (
+    SELECT n.event_id, n.seq FROM outbox.delivery n
+    WHERE n.endpoint_id = k.endpoint AND n.key = k.key AND n.seq > k.place ORDER BY n.seq LIMIT 1) n
+  WHERE d.event_id = n.event_id AND d.endpoint_id = k.endpoint AND NOT d.ready
+    AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                    WHERE l.endpoint_id = k.endpoint AND l.key = k.key AND l.seq < n.seq OFFSET 0);
+END $$;
+
+-- What waited behind a dead letter does not grow old by it: the age at which it would be given up counts from now.
+CREATE FUNCTION outbox.forgive_waiting(endpoint_ids bigint[], keys text[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE outbox.delivery d SET created_at = clock_timestamp()
+  FROM unnest(endpoint_ids, keys) k(endpoint, key) WHERE d.endpoint_id = k.endpoint AND d.key = k.key
+$$;
+
+-- Brings what waits for an endpoint in step with its `ordered` and `on_dead_letter`, as they are now.
+-- Not ordered any more: everything may be sent at once. Ordered from now on: what waits is put in the order in which it was
+-- cut; what is being cut or sent at that very moment is not. Dead letters hold no key any more: the next of each may be sent.
+-- Locks: the endpoint's, and so its records and the cuts of its keys.
+CREATE FUNCTION outbox.reorder(endpoint bigint, is_ordered boolean, on_dead_letter text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  held_keys text[];
+  held_places bigint[];
+BEGIN
+  PERFORM pg_advisory_xact_lock(1296126550, outbox.lock_number(reorder.endpoint));
+  IF NOT is_ordered OR on_dead_letter <> 'hold' THEN
+    SELECT array_agg(l.key), array_agg(l.seq) INTO held_keys, held_places
+    FROM outbox.dead_letter l WHERE l.endpoint_id = reorder.endpoint AND l.seq IS NOT NULL;
+    UPDATE outbox.dead_letter l SET seq = NULL WHERE l.endpoint_id = reorder.endpoint AND l.seq IS NOT NULL;
+    IF held_keys IS NOT NULL THEN
+      PERFORM outbox.forgive_waiting(array_fill(reorder.endpoint, ARRAY[cardinality(held_keys)]), held_keys);
+      PERFORM outbox.wake(array_fill(reorder.endpoint, ARRAY[cardinality(held_keys)]), held_keys, held_places);
+    END IF;
+  END IF;
+  IF is_ordered THEN
+    UPDATE outbox.delivery d SET key = o.key, ready = o.is_first
+    FROM (SELECT d.event_id, e.key, row_number() OVER (PARTITION BY e.key ORDER BY d.seq) = 1
+                   AND NOT EXISTS (SELECT FROM outbox.delivery k WHERE k.endpoint_id = reorder.endpoint AND k.key = e.key)
+                   AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                                   WHERE l.endpoint_id = reorder.endpoint AND l.key = e.key AND l.seq IS NOT NULL) AS is_first
+          FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id
+          WHERE d.endpoint_id = reorder.endpoint AND d.key IS NULL AND d.dispatcher_id IS NULL AND e.key IS NOT NULL) o
+    WHERE d.endpoint_id = reorder.endpoint AND d.event_id = o.event_id AND d.dispatcher_id IS NULL;
+  ELSE
+    UPDATE outbox.delivery d SET ready = true, key = NULL,
+      due_at = CASE WHEN d.ready THEN d.due_at ELSE greatest(d.due_at, clock_timestamp()) END
+    WHERE d.endpoint_id = reorder.endpoint AND d.key IS NOT NULL;
+  END IF;
 END $$;
 COMMIT;

@@ -136,7 +136,9 @@ BEGIN
     SELECT 'warning', 'overdue deliveries', format('endpoint %s (%s)', e.id, e.url),
       format('%s%s deliveries are overdue, the oldest since %s, though the endpoint is enabled and its circuit closed', n.many,
              CASE WHEN n.many >= 1000 THEN ' or more' ELSE '' END, n.oldest),
-      'Is it busier than max_in_flight allows? SELECT * FROM outbox.stuck; shows them. Raise max_in_flight, or start another dispatcher.'
+      CASE WHEN e.rate_limit IS NOT NULL
+        THEN format('More comes for it than its rate limit of %s a second lets through. SELECT * FROM outbox.stuck; shows them. Raise rate_limit, or ask why so much comes.', e.rate_limit)
+        ELSE 'Is it busier than max_in_flight allows? SELECT * FROM outbox.stuck; shows them. Raise max_in_flight, or start another dispatcher.' END
     FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
     CROSS JOIN LATERAL (
       SELECT count(*) AS many, min(d.due_at) AS oldest FROM (
@@ -151,12 +153,34 @@ BEGIN
     FROM (SELECT d.endpoint_id, d.key, (array_agg(d.event_id ORDER BY d.seq))[1] AS first_event
           FROM (SELECT * FROM outbox.delivery d WHERE NOT d.ready AND d.key IS NOT NULL LIMIT 10000) d
           GROUP BY d.endpoint_id, d.key) k
-    WHERE NOT EXISTS (SELECT FROM outbox.delivery r WHERE r.endpoint_id = k.endpoint_id AND r.key = k.key AND r.ready);
+    WHERE NOT EXISTS (SELECT FROM outbox.delivery r WHERE r.endpoint_id = k.endpoint_id AND r.key = k.key AND r.ready)
+      AND NOT EXISTS (SELECT FROM outbox.dead_letter l WHERE l.endpoint_id = k.endpoint_id AND l.key = k.key AND l.seq IS NOT NULL);
+
+  RETURN QUERY
+    SELECT 'warning', 'held keys', format('endpoint %s (%s)', e.id, e.url),
+      format('%s dead letters hold their keys, since %s, and %s later events wait for them; the first is dead letter %s, event %s, key %s: %s%s',
+        l.many, l.since, (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id AND d.key IN (
+          SELECT x.key FROM outbox.dead_letter x WHERE x.endpoint_id = e.id AND x.seq IS NOT NULL)),
+        l.first, f.event_id, f.key, f.reason, coalesce(': ' || f.last_error, '')),
+      format('SELECT outbox.redrive(%s); sends that one again, SELECT outbox.discard(%1$s); gives it up and lets the others pass. SELECT id, key, event_id, died_at, last_error FROM outbox.dead_letter WHERE endpoint_id = %s AND seq IS NOT NULL; shows all.', l.first, e.id)
+    FROM (SELECT l.endpoint_id, count(*) AS many, min(l.died_at) AS since, (array_agg(l.id ORDER BY l.died_at, l.id))[1] AS first
+          FROM outbox.dead_letter l WHERE l.seq IS NOT NULL GROUP BY l.endpoint_id) l
+    JOIN outbox.dead_letter f ON f.id = l.first JOIN outbox.endpoint e ON e.id = l.endpoint_id;
+
+  RETURN QUERY
+    SELECT 'warning', 'rate limit without a bucket', format('endpoint %s (%s)', e.id, e.url),
+      format('it has a rate limit, and the sequence outbox.rate_%s that counts it is gone; nothing is sent', e.id),
+      format('UPDATE outbox.endpoint SET rate_limit = rate_limit WHERE id = %s; makes it anew.', e.id)
+    FROM outbox.endpoint e WHERE e.rate_limit IS NOT NULL AND to_regclass('outbox.rate_' || e.id) IS NULL;
 
   RETURN QUERY
     SELECT 'warning', CASE WHEN h.state = 'closed' THEN 'failing endpoint' ELSE 'dead endpoint' END,
       format('endpoint %s (%s)', e.id, e.url),
-      format('%s failures in a row since %s, circuit %s, %s waiting; last error: %s', h.consecutive_failures, h.failing_since, h.state,
+      format('%s, circuit %s, %s waiting; last error: %s',
+             CASE WHEN h.state <> 'closed' AND h.window_started_at IS NOT NULL
+               THEN format('%s of %s deliveries failed in the %s before %s', h.window_failed, h.window_failed + h.window_succeeded,
+                           date_trunc('second', h.opened_at - h.window_started_at), h.opened_at)
+               ELSE format('%s failures in a row since %s', h.consecutive_failures, h.failing_since) END, h.state,
              (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id), coalesce(h.last_error, 'none')),
       format('Tell its owner. It is probed by itself and nothing is lost. SELECT outbox.pause(%s); stops trying, SELECT outbox.resume(%1$s); tries at once.', e.id)
     FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id

@@ -46,6 +46,8 @@ GRANT UPDATE ON outbox.dispatcher, outbox.delivery, outbox.endpoint_health TO ou
 GRANT UPDATE (state, version, updated_at, disabled_at, disabled_because) ON outbox.endpoint TO outbox_dispatcher;
 GRANT UPDATE (since) ON outbox.subscription TO outbox_dispatcher, outbox_operator;
 GRANT DELETE ON outbox.dispatcher, outbox.batch, outbox.delivery TO outbox_dispatcher;
+-- Martlet's own events, of endpoints and dead letters.
+GRANT INSERT (type, tenant, key, payload) ON outbox.event TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.delivery_seq, outbox.endpoint_version TO outbox_dispatcher, outbox_operator;
 
 -- An operator reads everything but secrets, and repairs.

@@ -53,6 +53,9 @@ package struct IntakePlan {
   private var floors: [Int64: Int64] = [:]
   /// When each endpoint with a floor is next claimed from the beginning.
   private var fullClaimAt: [Int64: Duration] = [:]
+  /// Endpoints with a rate limit, as far as claims have told, and when the next claim there is worth while. Nothing is
+  /// claimed there only to be queued: it would have been counted when it was claimed, and would leave in a burst later.
+  private var rateLimited: [Int64: Duration] = [:]
   private var nextLook: Duration = .zero
   private var lastCut: Duration = .zero
   private var lastPoll: Duration = .zero
@@ -70,7 +73,7 @@ package struct IntakePlan {
   package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
-    let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }.sorted { $0.value < $1.value }
+    let claimable = due.filter { $0.value <= now && room(for: $0.key, flight) > 0 }.sorted { $0.value < $1.value }
     guard !claimable.isEmpty, flight.free > 0 else { return cutting }
     // Claims come first, but while they go on and on the log gets its turn every so often.
     if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
@@ -82,6 +85,12 @@ package struct IntakePlan {
     return nextClaim(claimable.map(\.key), flight, at: now)
   }
 
+  private func room<Item>(for endpoint: Int64, _ flight: FlightControl<Item>) -> Int {
+    let room = flight.room(for: endpoint)
+    guard rateLimited[endpoint] != nil, let startable = flight.startable(for: endpoint) else { return room }
+    return min(room, startable)
+  }
+
   /// Of each endpoint what there is room for, and of all together no more than one claim may bring: the longest due first.
   private mutating func nextClaim<Item>(_ claimable: [Int64], _ flight: FlightControl<Item>, at now: Duration) -> Action
   {
@@ -90,7 +99,7 @@ package struct IntakePlan {
     for (index, endpoint) in claimable.enumerated() where budget > 0 {
       let share = max(1, budget / (claimable.count - index))
       endpoints.append(endpoint)
-      slots.append(min(flight.room(for: endpoint), max(share, budget / 2)))
+      slots.append(min(room(for: endpoint, flight), max(share, budget / 2)))
       budget -= slots.last!
       if fullClaimAt[endpoint, default: .zero] <= now {
         floors[endpoint] = nil
@@ -147,11 +156,25 @@ package struct IntakePlan {
   }
 
   /// The answer to a claim. An endpoint that gave fewer than asked for has no more due; the next look will tell when it
-  /// has. One that gave nothing though it was said to be due is searched from the beginning next time.
-  package mutating func claimed(_ yields: [Int64: Yield], asked endpoints: [Int64], slots: [Int]) {
+  /// has. One that gave nothing though it was said to be due is searched from the beginning next time. Where a rate limit
+  /// was what ended it, `again` says in how long the next claim is worth while; that one begins where this one ended.
+  package mutating func claimed(
+    _ yields: [Int64: Yield],
+    asked endpoints: [Int64],
+    slots: [Int],
+    again: [Int64: Duration] = [:],
+    at now: Duration = .zero
+  ) {
     claimsSinceCut += 1
     for (endpoint, slots) in zip(endpoints, slots) {
       let yield = yields[endpoint] ?? Yield()
+      if let pause = again[endpoint] {
+        rateLimited[endpoint] = now + pause
+        if yield.count > 0 { floors[endpoint] = yield.latestDue }
+        due[endpoint] = now + pause
+        continue
+      }
+      if yield.count >= slots { rateLimited[endpoint] = nil }  // a limit would have said when to come again
       if yield.count == 0 {
         floors[endpoint] = nil
       } else {
@@ -198,7 +221,8 @@ package struct IntakePlan {
 
   /// A delivery of this endpoint will be due again after `delay`; spares waiting for the next look if that is sooner.
   package mutating func waits(endpoint: Int64, delay: Duration, at now: Duration) {
-    due[endpoint] = min(due[endpoint] ?? .seconds(Int64.max / 4), now + delay)
+    let soonest = max(now + delay, rateLimited[endpoint] ?? .zero)
+    due[endpoint] = min(due[endpoint] ?? .seconds(Int64.max / 4), soonest)
   }
 
   /// A delivery of this endpoint has come to an end. `isIdle`: it was the last that the endpoint held.
@@ -208,6 +232,7 @@ package struct IntakePlan {
 
   /// Endpoints that hold nothing any more need no memory of their pace.
   package mutating func forget(except busy: some Collection<Int64>, at now: Duration) {
+    if rateLimited.count > 1000 { rateLimited = [:] }  // the next claims tell
     guard progress.count > 2 * busy.count + 100 else { return }
     let keep = Set(busy)
     progress = progress.filter { keep.contains($0.key) }

@@ -17,6 +17,7 @@ final class Endpoint: Sendable {
   let transform: String?
   let timeout: Duration
   let maxInFlight: Int
+  let rateLimit: Double?
   let policy: RetryPolicy
   /// `Name: value`, the same in every request, `Authorization` among them. Not for logs.
   let headerLines: [String]
@@ -68,8 +69,10 @@ final class Endpoint: Sendable {
       longestDelay: settings.longestDelay,
       jitter: settings.jitter,
       maxAttempts: settings.maxAttempts,
-      maxAge: settings.maxAge
+      maxAge: settings.maxAge,
+      delays: settings.retryDelays
     )
+    rateLimit = settings.rateLimit
     var problems: [String] = []
     if BodyFormat(rawValue: settings.format) == nil {
       problems.append("the format \"\(settings.format)\" is unknown to this version of martlet")

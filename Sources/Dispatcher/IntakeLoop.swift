@@ -52,14 +52,14 @@ struct IntakeLoop {
       }
     case .claim(let endpoints, let slots, let floors):
       return database.step { store throws(PostgresError) in
-        let claimed = try store.claim(
+        let claim = try store.claim(
           dispatcher: dispatcher,
           endpoints: endpoints,
           slots: slots,
           floors: floors.map { $0.map(Timestamp.init(microsecondsSince2000:)) }
         )
-        let held = desk.took(claimed, asked: endpoints, slots: slots, dispatcher: dispatcher)
-        try send(held, versions: claimed.map { ($0.endpoint, $0.version) }, store)
+        let held = desk.took(claim, asked: endpoints, slots: slots, dispatcher: dispatcher)
+        try send(held, versions: claim.deliveries.map { ($0.endpoint, $0.version) }, store)
       }
     case .cut(let events, let direct, let perEndpoint, let busy, let slots):
       let step = database.step { store throws(PostgresError) in

@@ -19,6 +19,10 @@ package struct EndpointSettings: Sendable {
   package var maxAttempts: Int
   package var maxAge: Duration
   package var maxInFlight: Int
+  /// The pause before each further attempt, instead of the four above that say when; nil: exponential backoff.
+  package var retryDelays: [Duration]?
+  /// Deliveries a second, which claims enforce.
+  package var rateLimit: Double?
   /// Secrets valid now, the newest first.
   package var secrets: [Secret]
   package var credentials: [Credential]
@@ -67,7 +71,10 @@ extension OutboxStore {
          WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())),
         -- A line break in JSON is white space.
         (SELECT string_agg(c.kind || ' ' || translate(c.value, E'\\r\\n', '  '), E'\\n' ORDER BY c.kind) FROM outbox.endpoint_credential c
-         WHERE c.endpoint_id = e.id)
+         WHERE c.endpoint_id = e.id),
+        (SELECT array_agg((extract(epoch FROM d.pause) * 1000)::bigint ORDER BY d.ord)
+         FROM unnest(e.retry_delays) WITH ORDINALITY d(pause, ord)),
+        e.rate_limit
       FROM outbox.endpoint e WHERE e.id = ANY ($1)
       """,
       [.int8Array(ids)]
@@ -95,6 +102,8 @@ extension OutboxStore {
           maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)),
           maxAge: try milliseconds(row, 12),
           maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
+          retryDelays: try rows.int64Array(row, 18)?.map { .milliseconds($0) },
+          rateLimit: try rows.double(row, 19),
           secrets: Self.pairs(rows.string(row, 16)).map { .init(text: Sensitive($0), expiresAt: Int64($1)) },
           credentials: Self.pairs(rows.string(row, 17)).map { .init(kind: $0, value: Sensitive($1)) }
         )

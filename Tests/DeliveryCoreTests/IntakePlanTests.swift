@@ -259,6 +259,52 @@ import Testing
     #expect(waits <= 6)
   }
 
+  /// A rate limit is what ended the claim: the next one comes when it is worth while, and begins where this one ended, so
+  /// that the dead index entries behind it are not walked again and again.
+  @Test func rateLimitedEndpointIsClaimedWhenTheDatabaseSaysSo() {
+    var plan = looked([(1, .zero)])
+    _ = plan.next(flight(), at: start)
+    plan.claimed(
+      yields(1, 5, latest: 77_000_000),
+      asked: [1],
+      slots: [500],
+      again: [1: .milliseconds(50)],
+      at: start
+    )
+    plan.cut(events: 5, more: true, at: start)
+    // A cut that parks more for it is no reason to come sooner.
+    plan.waits(endpoint: 1, delay: .zero, at: start)
+    if case .claim = plan.next(flight(), at: start + .milliseconds(49)) { Issue.record("too early") }
+    let claim = IntakePlan.Action.claim(endpoints: [1], slots: [500], floors: [77_000_000])
+    #expect(plan.next(flight(), at: start + .milliseconds(50)) == claim)
+    // Nothing to be had at all, and still no search from the beginning.
+    plan.claimed([:], asked: [1], slots: [500], again: [1: .milliseconds(20)], at: start + .milliseconds(50))
+    plan.cut(events: 5, more: true, at: start + .milliseconds(50))
+    if case .claim = plan.next(flight(), at: start + .milliseconds(69)) { Issue.record("too early") }
+    #expect(plan.next(flight(), at: start + .milliseconds(70)) == claim)
+  }
+
+  /// What is counted leaves at once: nothing of it is claimed to wait in memory, and leave in a burst later.
+  @Test func rateLimitedEndpointIsNotClaimedToBeQueued() {
+    var plan = looked([(1, .zero)])
+    _ = plan.next(flight(), at: start)
+    plan.claimed(yields(1, 3, latest: 7), asked: [1], slots: [500], again: [1: .zero], at: start)
+    var busy = Flight(capacity: 1000, maxInFlight: 1000)
+    for item in 0..<3 { busy.enqueue(item, endpoint: 1, limit: 4) }
+    plan.cut(events: 1, more: true, at: start)
+    #expect(plan.next(busy, at: start) == .claim(endpoints: [1], slots: [1], floors: [7]))
+    busy.enqueue(3, endpoint: 1, limit: 4)
+    if case .claim = plan.next(busy, at: start) { Issue.record("claimed what could not start") }
+    // The limit is gone: a claim that was given all it asked for says so.
+    plan.claimed(yields(1, 500, latest: 8), asked: [1], slots: [500], at: start)
+    plan.cut(events: 1, more: true, at: start)
+    guard case .claim(_, let slots, _) = plan.next(busy, at: start) else {
+      Issue.record("no claim")
+      return
+    }
+    #expect(slots[0] > 100)
+  }
+
   @Test func actionsStayWithinBounds() {
     forSeeds { random, seed in
       var plan = IntakePlan()
