@@ -116,7 +116,7 @@ let package = Package(
     ),
     .target(
       name: "TestSupport",
-      dependencies: ["Dispatcher", "Receiver", "EmbeddedPostgres"],
+      dependencies: ["Dispatcher", "Receiver", "EmbeddedPostgres", "SecretSealing"],
       path: "Tests/TestSupport",
       swiftSettings: strict
     ),
@@ -124,6 +124,7 @@ let package = Package(
       name: "IntegrationTests",
       dependencies: [
         "TestSupport", "DeliveryCore", "Dispatcher", "OutboxStore", "Receiver", "SecretSealing", "WebhookSignature",
+        "EmbeddedPostgres", "Postgres", "martlet",
       ],
       swiftSettings: strict
     ),

@@ -396,8 +396,7 @@ BEGIN
   ), kept AS MATERIALIZED (
     SELECT n.* FROM narrow n WHERE n.ord < coalesce((SELECT v.ord FROM verdict v WHERE v.kind = 'stop'), 2147483647)
   ), route AS MATERIALIZED (
-    SELECT k.tenant, k.type, ep.id AS endpoint_id, k.filter IS NOT NULL AS filtered, ep.version, ep.ordered,
-           ep.rate_limit IS NOT NULL AS limited,
+    SELECT k.tenant, k.type, ep.id AS endpoint_id, k.filter IS NOT NULL AS filtered, ep.version, ep.ordered, ep.rate_limit IS NOT NULL AS limited,
            ep.state = 'enabled' AND coalesce(h.state = 'closed', true) AS open_way,
            coalesce(b.slots, max_per_endpoint) AS slots
     FROM (SELECT c.* FROM candidate c

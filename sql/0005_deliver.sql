@@ -533,15 +533,15 @@ BEGIN
   WITH kept AS MATERIALIZED (
     SELECT k.event, k.endpoint FROM unnest(kept_events, kept_endpoints) k(event, endpoint)
   ), pair AS MATERIALIZED (
+    -- Of each batch what was not recorded yet. What was, and is held again by a claim, does not keep the batch.
     SELECT b.id AS batch_id, u.event, u.endpoint, k.event IS NOT NULL AS is_kept
     FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids, b.endpoint_ids) u(event, endpoint)
     LEFT JOIN kept k ON k.event = u.event AND k.endpoint = u.endpoint
     WHERE b.dispatcher_id = give_back.dispatcher
-  ), unresolved AS MATERIALIZED (
-    SELECT p.batch_id, p.event, p.endpoint FROM pair p
-    WHERE NOT p.is_kept
       AND NOT EXISTS (SELECT FROM outbox.attempt a  -- OFFSET 0: a probe per pair, whatever the size of history
-                      WHERE a.event_id = p.event AND a.endpoint_id = p.endpoint AND a.batch_id = p.batch_id OFFSET 0)
+                      WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.batch_id = b.id OFFSET 0)
+  ), unresolved AS MATERIALIZED (
+    SELECT p.batch_id, p.event, p.endpoint FROM pair p WHERE NOT p.is_kept
   ), noted AS (
     INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, attempt)
     SELECT r.event, r.endpoint, r.batch_id, give_back.dispatcher, 'unknown', 0 FROM unresolved r

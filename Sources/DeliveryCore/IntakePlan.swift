@@ -5,7 +5,8 @@
 /// * Look once a second for endpoints with waiting deliveries.
 /// * Claim for endpoints known to have deliveries due, as far as there is room for them.
 /// * Cut as fast as there is room. Where the busiest endpoint has none left but makes some fast enough, wait for it rather
-///   than park its events in the database; where it does not, cut and let them be parked: nobody waits for a slow one.
+///   than park its events in the database; where it does not, cut and let them be parked: nobody waits for a slow one. Nor
+///   for a fast one, if there is somebody to wait: an endpoint that keeps up, and whose events may stand behind in the log.
 /// * When the log is exhausted, poll: every millisecond while events flow, less and less often as they fail to come. A
 ///   poll only asks whether any transaction has begun or ended; if none has, there is nothing to cut.
 package struct IntakePlan {
@@ -14,6 +15,8 @@ package struct IntakePlan {
     package var bytesPerCut = 16 << 20
     /// Over all endpoints.
     package var deliveriesPerClaim = 500
+    /// Where others keep up with their events, a claim of a backlog is no larger, and the log has its turn after each.
+    package var deliveriesPerClaimBesideOthers = 100
     /// The longest that claims keep the log waiting.
     package var cutAmongClaims: Duration = .milliseconds(20)
     package var lookEvery: Duration = .seconds(1)
@@ -23,12 +26,16 @@ package struct IntakePlan {
     /// How often an endpoint is claimed from the beginning all the same: rows that came in below where the last claim
     /// began would otherwise wait for as long as others keep coming.
     package var fullClaimEvery: Duration = .seconds(60)
+    /// How often a rate-limited endpoint with all slots taken is looked at; no question to the database.
+    package var slotPoll: Duration = .milliseconds(5)
     package var shortestPoll: Duration = .milliseconds(1)
     package var longestPoll: Duration = .milliseconds(20)
     /// How long a full but fast endpoint may hold up the cut. Up to `longestPatience` if it is known to be fast: a machine
     /// that stumbles for a moment is no reason to park its events.
     package var patience: Duration = .milliseconds(100)
     package var longestPatience: Duration = .milliseconds(300)
+    /// An endpoint that had all its events delivered no longer ago than this may have more in the log.
+    package var othersWithin: Duration = .seconds(60)
     /// A poll that finds nothing is believed no longer than this; then comes a cut, whatever it says.
     package var cutEvery: Duration = .seconds(1)
     package init() {}
@@ -67,22 +74,60 @@ package struct IntakePlan {
   private var cutShift = 0
   private var cutsSinceShift = 0
   private var progress: [Int64: Progress] = [:]
+  /// The few endpoints that last had nothing left to do, and when; the latest first.
+  private var idled: [(endpoint: Int64, at: Duration)] = []
+  /// Since when the log has held more than was cut; nil while it does not.
+  private var behindSince: Duration?
 
   package init(limits: Limits = Limits()) { self.limits = limits }
 
   package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
-    let claimable = due.filter { $0.value <= now && room(for: $0.key, flight) > 0 }.sorted { $0.value < $1.value }
-    guard !claimable.isEmpty, flight.free > 0 else { return cutting }
+    let waiting = due.filter { $0.value <= now }
+    let claimable = waiting.filter { room(for: $0.key, flight) >= worthwhile($0.key, flight) }
+      .sorted { $0.value < $1.value }
+    guard !claimable.isEmpty, flight.free > 0 else {
+      // One with a rate limit has all in flight that it takes at a time: its next claim should not wait for a poll.
+      if case .wait(let pause) = cutting,
+        waiting.keys.contains(where: { rateLimited[$0] != nil && flight.room(for: $0) > 0 })
+      {
+        return .wait(min(pause, limits.slotPoll))
+      }
+      return roomOrElse(cutting, for: waiting.keys.sorted(), flight)
+    }
     // Claims come first, but while they go on and on the log gets its turn every so often.
-    if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
+    let besideOthers = othersMayWait(besides: claimable.map(\.key), at: now)
+    if claimsSinceCut > 0, besideOthers || now >= lastCut + limits.cutAmongClaims {
       switch cutting {
       case .cut, .poll: return cutting
       default: break
       }
     }
-    return nextClaim(claimable.map(\.key), flight, at: now)
+    let most = besideOthers ? limits.deliveriesPerClaimBesideOthers : limits.deliveriesPerClaim
+    return nextClaim(claimable.map(\.key), atMost: most, flight, at: now)
+  }
+
+  /// An endpoint that has much in memory and room for one more can wait until it has room for a few: a claim costs as much
+  /// as twenty deliveries in it, and meanwhile nobody cuts.
+  private func worthwhile<Item>(_ endpoint: Int64, _ flight: FlightControl<Item>) -> Int {
+    max(1, flight.held(by: endpoint) / 4)
+  }
+
+  /// Instead of a mere wait, one that ends when an endpoint with something due has room for it.
+  private func roomOrElse<Item>(_ action: Action, for endpoints: [Int64], _ flight: FlightControl<Item>) -> Action {
+    guard case .wait(let pause) = action,
+      let first = endpoints.min(by: {
+        worthwhile($0, flight) - flight.room(for: $0) < worthwhile($1, flight) - flight.room(for: $1)
+      })
+    else { return action }
+    return .waitForRoom(endpoint: first, slots: worthwhile(first, flight), pause)
+  }
+
+  /// Whether an endpoint other than these keeps up with its events, and may have more of them in the log.
+  private func othersMayWait(besides endpoints: [Int64], at now: Duration) -> Bool {
+    guard let other = idled.first(where: { !endpoints.contains($0.endpoint) }) else { return false }
+    return other.at + limits.othersWithin >= behindSince ?? now
   }
 
   private func room<Item>(for endpoint: Int64, _ flight: FlightControl<Item>) -> Int {
@@ -92,9 +137,13 @@ package struct IntakePlan {
   }
 
   /// Of each endpoint what there is room for, and of all together no more than one claim may bring: the longest due first.
-  private mutating func nextClaim<Item>(_ claimable: [Int64], _ flight: FlightControl<Item>, at now: Duration) -> Action
-  {
-    var budget = min(flight.free, limits.deliveriesPerClaim)
+  private mutating func nextClaim<Item>(
+    _ claimable: [Int64],
+    atMost most: Int,
+    _ flight: FlightControl<Item>,
+    at now: Duration
+  ) -> Action {
+    var budget = min(flight.free, most)
     var (endpoints, slots): ([Int64], [Int]) = ([], [])
     for (index, endpoint) in claimable.enumerated() where budget > 0 {
       let share = max(1, budget / (claimable.count - index))
@@ -122,7 +171,7 @@ package struct IntakePlan {
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
     let wanted = exhausted ? usual / 2 : usual
-    if room < wanted, let fullest {
+    if room < wanted, let fullest, !othersMayWait(besides: [fullest], at: now) {
       let pace = progress[fullest]?.perSecond(at: now)
       let needed = Double(usual / 2 - room)
       let isFast = pace.map { $0 * (limits.patience / .seconds(1)) >= needed } ?? true
@@ -195,6 +244,7 @@ package struct IntakePlan {
     lastCut = now
     lastPoll = now
     exhausted = !more
+    behindSince = more ? behindSince ?? now : nil
     hasNews = false
     claimsSinceCut = 0
     guard events != nil else { return }
@@ -217,6 +267,7 @@ package struct IntakePlan {
   package mutating func polled(hasNews: Bool, at now: Duration) {
     lastPoll = now
     self.hasNews = hasNews
+    if !hasNews { claimsSinceCut = 0 }  // that was the log's turn
   }
 
   /// A delivery of this endpoint will be due again after `delay`; spares waiting for the next look if that is sooner.
@@ -228,6 +279,13 @@ package struct IntakePlan {
   /// A delivery of this endpoint has come to an end. `isIdle`: it was the last that the endpoint held.
   package mutating func finished(endpoint: Int64, isIdle: Bool = false, at now: Duration) {
     progress[endpoint, default: Progress()].note(isIdle: isIdle, at: now)
+    guard isIdle else { return }
+    if let place = idled.firstIndex(where: { $0.endpoint == endpoint }) {
+      idled.remove(at: place)
+    } else if idled.count == 4 {
+      idled.removeLast()
+    }
+    idled.insert((endpoint, now), at: 0)
   }
 
   /// Endpoints that hold nothing any more need no memory of their pace.

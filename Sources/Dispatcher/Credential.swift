@@ -28,14 +28,14 @@ package enum Credential: Sendable {
       self = .bearer(token: try Self.decode(BearerValue.self, json).token)
     case "client_certificate":
       let value = try Self.decode(CertificateValue.self, json)
-      self = .clientCertificate(certificate: value.certificate, privateKey: value.private_key)
+      self = .clientCertificate(certificate: value.certificate, privateKey: value.privateKey)
     case "oauth2":
       let value = try Self.decode(OAuth2Value.self, json)
       self = .oauth2(
         OAuth2Client(
-          tokenURL: value.token_url,
-          clientID: value.client_id,
-          clientSecret: value.client_secret,
+          tokenURL: value.tokenUrl,
+          clientID: value.clientId,
+          clientSecret: value.clientSecret,
           scope: value.scope,
           audience: value.audience
         )
@@ -51,13 +51,13 @@ package enum Credential: Sendable {
     case .basic(let username, let password): Self.encode(BasicValue(username: username, password: password))
     case .bearer(let token): Self.encode(BearerValue(token: token))
     case .clientCertificate(let certificate, let privateKey):
-      Self.encode(CertificateValue(certificate: certificate, private_key: privateKey))
+      Self.encode(CertificateValue(certificate: certificate, privateKey: privateKey))
     case .oauth2(let client):
       Self.encode(
         OAuth2Value(
-          token_url: client.tokenURL,
-          client_id: client.clientID,
-          client_secret: client.clientSecret,
+          tokenUrl: client.tokenURL,
+          clientId: client.clientID,
+          clientSecret: client.clientSecret,
           scope: client.scope,
           audience: client.audience
         )
@@ -100,19 +100,21 @@ package enum Credential: Sendable {
     return nil
   }
 
-  // The names are those of the stored JSON.
+  // The names are those of the stored JSON, there in snake_case.
   private struct BasicValue: Codable { var username: String?, password: String? }
   private struct BearerValue: Codable { var token: String }
-  private struct CertificateValue: Codable { var certificate: String, private_key: String }
+  private struct CertificateValue: Codable { var certificate: String, privateKey: String }
   private struct OAuth2Value: Codable {
-    var token_url: String, client_id: String, client_secret: String
+    var tokenUrl: String, clientId: String, clientSecret: String
     var scope: String?, audience: String?
   }
 
   /// The decoder's own error would quote what it does not like.
   private static func decode<Value: Decodable>(_ type: Value.Type, _ json: String) throws(CredentialError) -> Value {
     do {
-      return try JSONDecoder().decode(type, from: Data(json.utf8))
+      let decoder = JSONDecoder()
+      decoder.keyDecodingStrategy = .convertFromSnakeCase
+      return try decoder.decode(type, from: Data(json.utf8))
     } catch {
       throw CredentialError("what is stored is not of the shape of its kind")
     }
@@ -120,6 +122,7 @@ package enum Credential: Sendable {
 
   private static func encode(_ value: some Encodable) -> String {
     let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     // Strings and nil always have a JSON form.
     return String(decoding: (try? encoder.encode(value)) ?? Data("{}".utf8), as: UTF8.self)

@@ -27,7 +27,7 @@ package struct SealingSweep: Sendable {
     var secretPlace = (endpoint: Int64(0), id: Int64(0))
     repeat {
       let (last, found) = try store.connection.transaction { _ in
-        try store.lockSealing()
+        try store.beginSealing()
         let secrets = try store.unsealedSecrets(keyID: keyring.sealingKeyID, after: secretPlace, limit: Self.batch)
         try seal(secrets, store, &report)
         return (secrets.last, secrets.count)
@@ -38,7 +38,7 @@ package struct SealingSweep: Sendable {
     var credentialPlace = (endpoint: Int64(0), kind: "")
     repeat {
       let (last, found) = try store.connection.transaction { _ in
-        try store.lockSealing()
+        try store.beginSealing()
         let credentials = try store.unsealedCredentials(
           keyID: keyring.sealingKeyID,
           after: credentialPlace,

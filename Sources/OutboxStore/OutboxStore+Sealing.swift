@@ -17,8 +17,10 @@ package struct StoredCredential: Sendable {
 }
 
 extension OutboxStore {
-  /// Keeps others who seal out until the transaction ends, so that two do not wait for each other's rows.
-  package func lockSealing() throws(PostgresError) {
+  /// Keeps others who seal out until the transaction ends, so that two do not wait for each other's rows; and objects of
+  /// others out of it, because what follows reads secrets, also on the command line.
+  package func beginSealing() throws(PostgresError) {
+    try connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
     _ = try connection.query("SELECT pg_advisory_xact_lock(1296126548, 4)")
   }
 

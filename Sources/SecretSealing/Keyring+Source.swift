@@ -54,5 +54,5 @@ extension Keyring {
     return (text, mode & 0o004 != 0)
   }
 
-  private static func trimmed(_ text: Substring) -> String { text.trimmingCharacters(in: .whitespaces) }
+  private static func trimmed(_ text: Substring) -> String { text.trimmingCharacters(in: .whitespacesAndNewlines) }
 }

@@ -17,6 +17,10 @@ enum SecretInput {
   /// One line, without its end: a file written by `echo` ends with a line break that is not part of a password.
   static func readLine(_ file: String, _ name: String) throws -> String {
     let text = try read(file, name)
+    // A password may be empty, then there is a line at least: an empty file is a mistake.
+    guard !text.isEmpty || (file == "-" && isatty(STDIN_FILENO) != 0) else {
+      throw CommandFailure("The \(name) is missing: there is nothing to read.")
+    }
     let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
     guard lines.count <= 2, lines.count < 2 || lines[1].isEmpty else {
       throw CommandFailure("The \(name) must be one line.")

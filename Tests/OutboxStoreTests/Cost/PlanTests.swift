@@ -11,7 +11,9 @@ import Testing
       let worker = try await Worker(database)
       var log = PlanLog(database)
       let plain = try await worker.client.addEndpoint("failure_threshold => 3")
-      let ordered = try await worker.client.addEndpoint("ordered => true")
+      let ordered = try await worker.client.addEndpoint(
+        "ordered => true, rate_limit => 100000, on_dead_letter => 'hold'"
+      )
       for filter in ["$.payload.n > 10", "strict $.payload.missing"] {
         try await worker.client.addEndpoint("filter => '\(filter)', event_types => '{t, nobody}'")
       }

@@ -137,6 +137,8 @@ import Testing
         "UPDATE outbox.anchor SET system_identifier = 1", "UPDATE outbox.setting SET value = '0'",
         "DELETE FROM outbox.dead_letter", "DELETE FROM outbox.position",
         "INSERT INTO outbox.subscription VALUES ('', 't', 1)",
+        "INSERT INTO outbox.event (tx, type, payload) VALUES ('3', 't', '1')",
+        "INSERT INTO outbox.event (not_before, type, payload) VALUES (now(), 't', '1')",
       ]
       for statement in refused {
         #expect(try await worker.client.refusal(statement).sqlState == "42501", "\(statement)")

@@ -75,6 +75,37 @@ import Testing
     }
   }
 
+  /// A failure of something sent long before comes in while the probe is out: the probe's success counts all the same
+  /// where failures in a row opened it; where the rate did, the next probe closes it. Never are two probes out at once.
+  @Test(arguments: [("ffff", 0), ("fdfd", 1)]) func lateFailureDuringAProbe(outcomes: String, furtherProbes: Int)
+    async throws
+  {
+    try await withDatabase { database in
+      let workers = [try await Worker(database), try await Worker(database)]
+      let client = workers[0].client
+      let endpoint = try await client.addEndpoint(
+        "failure_threshold => 2" + (furtherProbes == 0 ? ", failure_rate => NULL" : "")
+      )
+      try await client.publish(1)
+      let late = try #require(try await workers[0].cut())
+      try await record(outcomes, workers)
+      #expect(try await health(client)[0] == "open")
+      let pass = "UPDATE outbox.endpoint_health SET probe_at = clock_timestamp()"
+      try await client.execute(pass)
+      let probe = try await workers[1].claim([endpoint])
+      #expect(probe.count == 1)
+      try await workers[0].record(late.outcomes(.failed), finished: [late.batch!])
+      #expect(try await workers[0].claim([endpoint]).isEmpty, "the next probe has its time")
+      try await workers[1].record(probe.map { $0.outcome() })
+      for _ in 0..<furtherProbes {
+        #expect(try await health(client)[0] == "open")
+        try await client.execute(pass)
+        try await workers[0].record(try await workers[0].claim([endpoint]).map { $0.outcome() })
+      }
+      #expect(try await health(client)[0] == "closed")
+    }
+  }
+
   @Test func probesThatFailKeepItOpenAtGrowingIntervals() async throws {
     try await withDatabase { database in
       let worker = try await Worker(database)
