@@ -205,8 +205,8 @@ CREATE TRIGGER subscribe_endpoint AFTER INSERT OR UPDATE ON outbox.endpoint
   FOR EACH ROW EXECUTE FUNCTION outbox.subscribe_endpoint();
 
 -- Disables an endpoint whose filter takes too long, if nobody holds it just now; otherwise the next cut does. `since`: when
--- the first event was created that it may have missed, for a replay from there. What was cut while
--- the filter was in force can no longer be proved by evaluating it, so the reconciler forgets it.
+-- the first event was created that it may have missed, for a replay from there. What was cut while the filter was in force
+-- can no longer be proved by evaluating it, so the reconciler forgets it.
 -- SECURITY DEFINER: the dispatcher calls it, and must not otherwise write past_subscription.
 CREATE FUNCTION outbox.disable_for_filter(endpoint bigint, because text, since timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -225,6 +225,7 @@ BEGIN
   END IF;
   UPDATE outbox.endpoint e SET state = 'disabled', disabled_at = since, disabled_because = because
   WHERE e.id = disable_for_filter.endpoint AND e.state <> 'disabled';
+  PERFORM outbox.announce('martlet.endpoint.disabled', ARRAY[disable_for_filter.endpoint]);
   DELETE FROM outbox.past_subscription s WHERE s.endpoint_id = disable_for_filter.endpoint AND s.filter IS NOT NULL;
 END $$;
 
