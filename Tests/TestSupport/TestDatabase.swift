@@ -35,7 +35,7 @@ package final class TestDatabase: Sendable {
 
   private static let counter = Atomic(0)
   private static let shared = Task {
-    try await EmbeddedPostgres.start(.init(settings: ["max_prepared_transactions": "20", "max_connections": "200"]))
+    try await EmbeddedPostgres.start(.init(settings: ["max_prepared_transactions": "20", "max_connections": "500"]))
   }
 
   package func newSession() async throws -> Session {

@@ -309,7 +309,7 @@ import Testing
       let publisher = database.client()
       for _ in 0..<3 {
         try await publisher.publish(1)
-        try await publisher.execute(SlowFilterTests.event(elements: 3000))
+        try await publisher.execute(SlowFilterTests.event(elements: 6000))
         _ = try await worker.drain()
       }
       #expect(try await worker.client.value("SELECT failures FROM outbox.filter_failure") == "6")
