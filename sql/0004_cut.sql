@@ -3,6 +3,7 @@
 -- Advisory locks, all of them released with their transaction:
 --   (1296126548, 0)            one dispatcher cuts at a time
 --   (1296126548, 1)            migrations
+--   (1296126548, 3)            one repair at a time
 --   (1296126549, dispatcher)   shared by each step a dispatcher takes under its lease, exclusive to take the lease away
 --   (1296126550, endpoint)     an ordered endpoint's keys: cut adds successors, record promotes them
 --   (1296126552, endpoint)     a rate limit's bucket, from looking into it to taking out of it; only tried, never waited for,

@@ -9,7 +9,7 @@ SELECT outbox.begin_migration(8, 'reconcile');
 -- Returns one row of counts, `missing` first among equals: 0 is the proof. `missing_pairs` names up to 100 as event/endpoint.
 -- One statement, thus one snapshot: a pair moving between tables is seen in exactly one of them.
 -- Cost: a few index probes per pair of the period, and where there is a filter, its evaluation; nothing counts history.
-CREATE FUNCTION outbox.conservation(since timestamptz, max_events int DEFAULT 100000)
+CREATE FUNCTION outbox.conservation(since timestamptz, max_events int DEFAULT 100000, max_named int DEFAULT 100)
 RETURNS TABLE (events bigint, oldest timestamptz, pairs bigint, delivered bigint, waiting bigint, in_flight bigint, dead bigint,
                missing bigint, missing_pairs text[])
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -51,9 +51,34 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
          count(*) FILTER (WHERE p.waiting AND NOT p.flying), count(*) FILTER (WHERE p.flying),
          count(*) FILTER (WHERE p.dead AND NOT p.waiting AND NOT p.flying),
          count(*) FILTER (WHERE NOT (p.delivered OR p.waiting OR p.dead OR p.flying)),
-         (array_agg(p.id || '/' || p.endpoint_id ORDER BY p.id) FILTER (WHERE NOT (p.delivered OR p.waiting OR p.dead OR p.flying)))[1:100]
+         (array_agg(p.id || '/' || p.endpoint_id ORDER BY p.id) FILTER (WHERE NOT (p.delivered OR p.waiting OR p.dead OR p.flying)))[1:max_named]
   FROM pair p
 $$;
+
+-- Puts the deliveries that outbox.conservation misses, and no others, back into outbox.delivery, due now; returns them.
+-- Whose history was deleted may arrive a second time. One repair at a time: the next sees what the last put back.
+CREATE FUNCTION outbox.repair(since interval DEFAULT '1 hour', max_events int DEFAULT 100000)
+RETURNS TABLE (event_id uuid, endpoint_id bigint)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+  events uuid[];
+  endpoints bigint[];
+  keys text[];
+BEGIN
+  PERFORM outbox.require_read_committed();
+  PERFORM pg_advisory_xact_lock(1296126548, 3);
+  PERFORM outbox.stamp_subscriptions();
+  SELECT array_agg(e.id ORDER BY e.id), array_agg(ep.id ORDER BY e.id), array_agg(CASE WHEN ep.ordered THEN e.key END ORDER BY e.id)
+  INTO events, endpoints, keys
+  FROM outbox.conservation(clock_timestamp() - least(since, outbox.setting('attempt_retention')::interval), max_events, 2147483647) c
+  CROSS JOIN LATERAL unnest(c.missing_pairs) m(pair)
+  JOIN outbox.event e ON e.id = split_part(m.pair, '/', 1)::uuid
+  JOIN outbox.endpoint ep ON ep.id = split_part(m.pair, '/', 2)::bigint;
+  IF events IS NOT NULL THEN
+    PERFORM outbox.park(events, endpoints, keys, array_fill(clock_timestamp(), ARRAY[cardinality(events)]));
+  END IF;
+  RETURN QUERY SELECT u.event, u.endpoint FROM unnest(events, endpoints) u(event, endpoint);
+END $$;
 
 -- What outbox.reconcile returns, unsorted. `severity`: critical (events are lost, or nothing moves), warning (somebody should
 -- look), unchecked (it could not be checked, which is not health), info, ok. `finding` is a stable name for programs, `detail`
@@ -81,12 +106,11 @@ BEGIN
   IF c.missing > 0 THEN
     RETURN QUERY SELECT 'critical', 'missing deliveries', 'event ' || split_part(m, '/', 1) || ', endpoint ' || split_part(m, '/', 2),
       'the event was cut for this endpoint, and is neither delivered, waiting, in flight nor dead',
-      format('INSERT INTO outbox.delivery (event_id, endpoint_id, due_at) VALUES (%L, %s, now()); sends it. Find out who deleted it.',
-             split_part(m, '/', 1), split_part(m, '/', 2))
+      format('SELECT * FROM outbox.repair(%L); sends all that are missing (martlet reconcile --repair). Find out who deleted them.', since)
       FROM unnest(c.missing_pairs) m;
     IF c.missing > 100 THEN
       RETURN QUERY SELECT 'critical', 'missing deliveries', (c.missing - 100) || ' more', 'the first hundred are named above',
-        'Repair those, then run the reconciler again.';
+        format('SELECT * FROM outbox.repair(%L); sends them, too.', since);
     END IF;
   END IF;
 

@@ -46,6 +46,28 @@ extension OutboxStore {
     return findings.sorted { order.firstIndex(of: $0.severity)! < order.firstIndex(of: $1.severity)! }
   }
 
+  /// Puts back the deliveries that are missing; a finding each.
+  package func repair(since: String) throws(PostgresError) -> [Finding] {
+    try connection.execute("SET lock_timeout = '3s'")
+    let rows = try connection.query(
+      "SELECT event_id::text, endpoint_id::text FROM outbox.repair(since => $1::text::interval)",
+      [.text(since)]
+    )
+    var findings: [Finding] = []
+    for row in 0..<rows.count {
+      let (event, endpoint) = (try rows.required(rows.string(row, 0), 0), try rows.required(rows.string(row, 1), 1))
+      findings.append(
+        Finding(
+          severity: .info,
+          finding: "repaired",
+          subject: "event \(event), endpoint \(endpoint)",
+          detail: "the delivery was missing, and is due now"
+        )
+      )
+    }
+    return findings
+  }
+
   /// Who holds or wants a lock on Martlet's tables that keeps others out, in words, a line each.
   package func lockHolders() throws(PostgresError) -> [String] {
     let rows = try connection.query(

@@ -17,13 +17,14 @@ struct ReconcileCommand: AsyncParsableCommand {
   @OptionGroup var output: OutputOptions
   @Option(help: "How far back to prove that nothing is missing: '1 hour', '7 days'. At most the newest 100,000 events.")
   var since = "1 hour"
+  @Flag(help: "Send what is missing, and nothing else; then look again.") var repair = false
 
   func run() async throws {
     let findings: [Finding]
     do {
-      findings = try await database.withStore { [since] store in
+      findings = try await database.withStore { [since, repair] store in
         do {
-          return try store.reconcile(since: since)
+          return try (repair ? store.repair(since: since) : []) + store.reconcile(since: since)
         } catch let error as PostgresError where error.sqlState == "55P03" {
           let holders = (try? store.lockHolders()) ?? []
           throw CommandFailure(

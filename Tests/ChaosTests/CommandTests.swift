@@ -234,6 +234,24 @@ import Testing
     #expect(added.errors.isEmpty)
   }
 
+  @Test func reconcileSendsWhatIsMissingWhenToldTo() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    _ = try await database.addEndpoint("https://example.com/")
+    try await database.execute("SELECT outbox.stamp_subscriptions()")
+    try await database.execute("SELECT outbox.register('test', 'here', 1, '0', '1 h')")
+    try await database.publish(3)
+    try await database.execute("SELECT * FROM outbox.cut(1, 100, 0, 0, 1000)")
+    let event = try await database.rows("SELECT min(event_id::text) FROM outbox.delivery")[0][0]!
+    try await database.execute("DELETE FROM outbox.delivery WHERE event_id = '\(event)'")
+    let found = try await MartletProcess.run("reconcile", environment: environment)
+    #expect(found.status == 1 && found.output.contains("martlet reconcile --repair"))
+    let repaired = try await MartletProcess.run("reconcile", "--repair", environment: environment)
+    #expect(repaired.status == 0, "\(repaired.output)")
+    #expect(repaired.output.contains("INFO: repaired: event \(event), endpoint 1"))
+    #expect(try await database.int("SELECT count(*) FROM outbox.delivery") == 3)
+  }
+
   @Test func settingsAreGivenChangedAndTakenAway() async throws {
     let database = try await TestDatabase.make()
     let environment = ["DATABASE_URL": database.connectionString]

@@ -33,6 +33,38 @@ import Testing
     }
   }
 
+  /// Deleted by hand: one that waits, one with history only, one of an ordered key; the rest is left alone.
+  @Test func repairSendsWhatIsMissingAndNothingElse() async throws {
+    try await withDatabase { database in
+      let worker = try await prepared(database)
+      let ordered = try await worker.client.addEndpoint("ordered => true")
+      try await worker.client.execute("SELECT outbox.stamp_subscriptions()")
+      try await worker.client.execute(
+        "INSERT INTO outbox.event (type, key, payload) SELECT 't', 'k', jsonb_build_object('n', i) FROM generate_series(4, 7) i"
+      )
+      let cut = try #require(try await worker.cut())
+      try await worker.record(cut.outcomes(), finished: [cut.batch!])
+      let gone = try await worker.client.column(
+        """
+        WITH waiting AS (
+          DELETE FROM outbox.delivery WHERE endpoint_id = \(ordered)
+            AND seq = (SELECT min(seq) FROM outbox.delivery WHERE endpoint_id = \(ordered)) RETURNING event_id, endpoint_id
+        ), history AS (
+          DELETE FROM outbox.attempt WHERE (event_id, endpoint_id) = ('\(cut.pairs[0].event)', \(cut.pairs[0].endpoint))
+          RETURNING event_id, endpoint_id
+        ) SELECT event_id || '/' || endpoint_id FROM (TABLE waiting UNION ALL TABLE history) x ORDER BY 1
+        """
+      )
+      #expect(gone.count == 2)
+      let before = try await worker.client.int("SELECT count(*) FROM outbox.delivery")
+      let repaired = "SELECT event_id || '/' || endpoint_id FROM outbox.repair() ORDER BY 1"
+      #expect(try await worker.client.column(repaired) == gone)
+      #expect(try await worker.client.int("SELECT count(*) FROM outbox.delivery") == before + 2)
+      #expect(try await worker.client.column(repaired) == [])
+      #expect(try await worker.client.findings().filter { $0.finding == "missing deliveries" }.isEmpty)
+    }
+  }
+
   @Test func deletedHistoryIsFoundAndMended() async throws {
     try await withDatabase { database in
       let worker = try await prepared(database)
@@ -57,6 +89,8 @@ import Testing
       let found = try await worker.client.findings()
       #expect(found.count == 101 && found[100].subject == "50 more")
       #expect(!found.contains { $0.severity == "ok" })
+      #expect(try await worker.client.int("SELECT count(*) FROM outbox.repair()") == 150)
+      #expect(try await worker.client.findings().map(\.severity) == ["ok"])
     }
   }
 
