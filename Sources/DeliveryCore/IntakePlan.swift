@@ -70,7 +70,8 @@ package struct IntakePlan {
   package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
-    let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }.sorted { $0.value < $1.value }
+    let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }
+      .sorted { ($0.value, $0.key) < ($1.value, $1.key) }
     guard !claimable.isEmpty, flight.free > 0 else { return cutting }
     // Claims come first, but while they go on and on the log gets its turn every so often.
     if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
@@ -108,7 +109,7 @@ package struct IntakePlan {
     }
     // Of a small memory a quarter is as much as can be hoped for.
     let usual = max(1, min(limits.eventsPerCut, flight.capacity / 4))
-    let fullest = flight.busyEndpoints.max { flight.held(by: $0) < flight.held(by: $1) }
+    let fullest = flight.busyEndpoints.max { (flight.held(by: $0), $0) < (flight.held(by: $1), $1) }
     let room = fullest.map { flight.room(for: $0) } ?? flight.free / 2
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.

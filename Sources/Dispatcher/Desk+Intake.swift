@@ -99,7 +99,7 @@ extension Desk {
   /// Endpoints of which something is queued or in flight, with the version of the settings we go by.
   func busyEndpoints() -> [(id: Int64, version: Int64)] {
     withState { state in
-      state.flight.busyEndpoints.map { (id: $0, version: state.endpoints[$0]?.version ?? -1) }
+      state.flight.busyEndpoints.sorted().map { (id: $0, version: state.endpoints[$0]?.version ?? -1) }
     }
   }
 

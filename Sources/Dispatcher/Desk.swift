@@ -44,6 +44,7 @@ final class Held: Sendable {
 /// microseconds; signing and building of requests happen outside it.
 final class Desk: Sendable {
   struct Limits: Sendable {
+    var plan = IntakePlan.Limits()
     var capacity = 2000
     var maxInFlight = 1000
     /// Outcomes that may wait for the recorder before intake pauses.
@@ -91,28 +92,32 @@ final class Desk: Sendable {
   let limits: Limits
   let egress: EgressPolicy
   let preparation = Preparation()
-  let intakeBell = Bell()
-  let recordBell = Bell()
-  let leaseBell = Bell()
+  let intakeBell: Bell
+  let recordBell: Bell
+  let leaseBell: Bell
   private let state: Mutex<State>
-  private let origin = ContinuousClock.now
-  private let random: @Sendable () -> Double
+  private let surroundings: Surroundings
 
   init(
     limits: Limits,
     egress: EgressPolicy,
-    random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
+    surroundings: Surroundings = .host()
   ) {
     self.limits = limits
     self.egress = egress
-    self.random = random
+    self.surroundings = surroundings
+    (intakeBell, recordBell, leaseBell) = (surroundings.bell(), surroundings.bell(), surroundings.bell())
     self.state = Mutex(
-      State(flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight), plan: IntakePlan())
+      State(
+        flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight),
+        plan: IntakePlan(limits: limits.plan)
+      )
     )
   }
 
   /// Time on this host's monotonic clock. Only differences mean anything.
-  var now: Duration { ContinuousClock.now - origin }
+  var now: Duration { surroundings.now() }
+  private func random() -> Double { surroundings.random() }
 
   func withState<Value>(_ body: (inout sending State) -> sending Value) -> sending Value { state.withLock(body) }
 

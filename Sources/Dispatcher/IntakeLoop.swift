@@ -8,7 +8,7 @@ import Postgres
 /// handed and what it knows can thus be compared when a reply was lost.
 struct IntakeLoop {
   let desk: Desk
-  let engine: HTTPEngine
+  let engine: any RequestTaker
   /// From then on nothing is taken in; what is held is still compared with the database when that is in doubt.
   let stop: StopSignal
   let end: StopSignal
@@ -84,12 +84,12 @@ struct IntakeLoop {
 
   /// If the settings cannot be read now, the deliveries are laid down all the same: they were handed to us, and go back
   /// untried from there.
-  private func send(_ held: [Held], versions: [(Int64, Int64)], _ store: OutboxStore) throws(PostgresError) {
+  private func send(_ held: [Held], versions: [(Int64, Int64)], _ store: any DispatchStore) throws(PostgresError) {
     defer { engine.submit(desk.accept(held)) }
     try learn(desk.unknown(versions.map { (id: $0.0, version: $0.1) }), store)
   }
 
-  private func learn(_ endpoints: [Int64], _ store: OutboxStore) throws(PostgresError) {
+  private func learn(_ endpoints: [Int64], _ store: any DispatchStore) throws(PostgresError) {
     if !endpoints.isEmpty { desk.learned(try store.endpoints(endpoints), asked: endpoints) }
   }
 

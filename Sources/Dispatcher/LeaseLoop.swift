@@ -7,7 +7,7 @@ import Postgres
 /// from dispatchers that lost theirs.
 struct LeaseLoop {
   let desk: Desk
-  let engine: HTTPEngine
+  let engine: any RequestTaker
   let end: StopSignal
   let configuration: DispatcherConfiguration
   let logger: Logger
