@@ -67,12 +67,12 @@ package struct IntakePlan {
 
   package init(limits: Limits = Limits()) { self.limits = limits }
 
-  package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
+  package mutating func next<Item>(_ flight: FlightControl<Item>, mayClaim: Bool = true, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
     let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }
       .sorted { ($0.value, $0.key) < ($1.value, $1.key) }
-    guard !claimable.isEmpty, flight.free > 0 else { return cutting }
+    guard mayClaim, !claimable.isEmpty, flight.free > 0 else { return cutting }
     // Claims come first, but while they go on and on the log gets its turn every so often.
     if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
       switch cutting {

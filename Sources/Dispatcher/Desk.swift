@@ -65,6 +65,10 @@ final class Desk: Sendable {
     var recording: [Outcome] = []
     /// What the database says we hold may differ from what we do hold: nothing is recorded before they were compared.
     var mustResync = false
+    /// The number of the last comparison; what was sent before it means nothing after it.
+    var resyncs = 0
+    /// A record was sent and no reply came; it is being repeated.
+    var isRepeatingRecord = false
     /// The lease, and until when we may act on it.
     var lease: (dispatcher: Int64, until: Duration)?
     /// The database's clock, in seconds since 1970, at a moment of ours.

@@ -56,7 +56,8 @@ struct IntakeLoop {
           dispatcher: dispatcher,
           endpoints: endpoints,
           slots: slots,
-          floors: floors.map { $0.map(Timestamp.init(microsecondsSince2000:)) }
+          floors: floors.map { $0.map(Timestamp.init(microsecondsSince2000:)) },
+          resyncs: desk.resyncs
         )
         let held = desk.took(claimed, asked: endpoints, slots: slots, dispatcher: dispatcher)
         try send(held, versions: claimed.map { ($0.endpoint, $0.version) }, store)
@@ -70,7 +71,8 @@ struct IntakeLoop {
           perEndpoint: perEndpoint,
           bytes: IntakePlan.Limits().bytesPerCut,
           busy: busy,
-          slots: slots
+          slots: slots,
+          resyncs: desk.resyncs
         )
         let held = desk.took(cut, dispatcher: dispatcher)
         guard let cut else { return }
@@ -95,7 +97,8 @@ struct IntakeLoop {
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) -> DatabaseLoop.Step<Void> {
     database.step { store throws(PostgresError) in
-      let given = try store.resync(dispatcher: dispatcher, held: desk.held())
+      let number = desk.beginResync()
+      let given = try store.resync(dispatcher: dispatcher, held: desk.held(), number: number)
       desk.resynced()
       if given > 0 {
         logger.notice(
