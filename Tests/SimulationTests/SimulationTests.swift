@@ -9,14 +9,15 @@ import Testing
     let environment = ProcessInfo.processInfo.environment
     let first = environment["MARTLET_SEED"].flatMap(UInt64.init) ?? 1
     let count = environment["MARTLET_SEEDS"].flatMap(UInt64.init) ?? 10_000
-    let report = await simulate(first..<first + count)
+    let mutation = environment["MARTLET_MUTATION"].flatMap(Mutation.init)
+    let report = await simulate(first..<first + count, mutation: mutation)
     print(report.summary)
     #expect(
       report.failures.isEmpty,
       "\(report.failures.map { "seed \($0.seed): \($0.violation)" }.joined(separator: "\n"))"
     )
     if let failure = report.failures.first {
-      let lines = World(seed: failure.seed, trace: true).run().lines
+      let lines = World(seed: failure.seed, mutation: mutation, trace: true).run().lines
       print(lines.suffix(200).joined(separator: "\n"))
     }
   }

@@ -69,6 +69,7 @@ extension ModelDatabase {
       try holdLease(dispatcher, resyncs, transaction)
       try between(transaction)
     }
+    let endpoints = tables.endpoints
     var (direct, parked, keys, due, claimable) = place(fresh, maxDirect, perEndpoint, busy, slots)
     if direct.count == 0, parked.isEmpty { claimable = [] }
     let ready = try readiness(parked, keys, transaction)
@@ -96,7 +97,8 @@ extension ModelDatabase {
           dispatcher: dispatcher,
           batch: batch,
           direct: direct.map { Pair($0.event.id, $0.endpoint) },
-          parked: parked
+          parked: parked,
+          endpoints: endpoints
         )
       ),
       transaction

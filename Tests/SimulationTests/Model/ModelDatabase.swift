@@ -59,6 +59,8 @@ final class ModelDatabase {
     var batch: Int?
     var direct: [Pair]
     var parked: [Pair]
+    /// The endpoints as they were when it chose among them.
+    var endpoints: [EndpointRow]
   }
 
   /// The server's clock in microseconds; every reading is later than the one before where no scheduler moves time on.

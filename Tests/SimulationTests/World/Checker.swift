@@ -124,7 +124,7 @@ final class Checker {
     let pairs = Set(cut.direct + cut.parked)
     for event in fresh.sorted() {
       let type = events[event]!.row.type
-      for endpoint in tables.endpoints where endpoint.state != .disabled && endpoint.types.contains(type) {
+      for endpoint in cut.endpoints where endpoint.state != .disabled && endpoint.types.contains(type) {
         expected.insert(Pair(event, endpoint.id))
         if !pairs.contains(Pair(event, endpoint.id)) {
           fail("no loss: the position went past event \(event), and endpoint \(endpoint.id) does not get it")
@@ -258,7 +258,9 @@ final class Checker {
       return fail("no end: event \(event.id) was not cut; position \(tables.position)")
     }
     if let row = tables.deliveries.values.min(by: { $0.pair < $1.pair }) {
-      fail("no end: \(tables.deliveries.count) wait, such as \(row)")
+      fail(
+        "no end: \(tables.deliveries.count) wait, such as \(row), \(tables.health[row.pair.endpoint] ?? Health()) at \(database.clock)"
+      )
     }
     if let batch = tables.batches.first { fail("no end: batch \(batch) is still there, leases \(tables.leases)") }
     for pair in expected.sorted() where tables.dead[pair] == nil && received[pair] == nil {

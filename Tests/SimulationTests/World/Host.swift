@@ -95,7 +95,16 @@ final class Host: @unchecked Sendable {
     while isAlive, world.scheduler.now < frozenUntil { world.scheduler.sleep(frozenUntil - world.scheduler.now) }
   }
 
-  var status: DispatcherStatus { desk.status }
+  /// For the trace of a violation.
+  var summary: String {
+    let busy = desk.withState { state in
+      state.flight.busyEndpoints.sorted().map {
+        "\($0): \(state.flight.held(by: $0)), room \(state.flight.room(for: $0))"
+      }
+    }
+    return
+      "host \(number) is dispatcher \(desk.dispatcher ?? 0), \(isAlive ? "alive" : "dead"), \(desk.status), holds \(busy)"
+  }
 
   // MARK: - What happens to it
 

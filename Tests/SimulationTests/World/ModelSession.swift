@@ -166,7 +166,8 @@ final class ModelSession: DispatchStore {
   func claim(dispatcher: Int64, endpoints: [Int64], slots: [Int], floors: [Timestamp?], resyncs: Int?)
     throws(PostgresError) -> [Claimed]
   {
-    try call { database, transaction throws(PostgresError) in
+    world.checker.trace("\(dispatcher) asks to claim of \(endpoints), at most \(slots)")
+    return try call { database, transaction throws(PostgresError) in
       let rows = try database.claim(
         dispatcher: Int(dispatcher),
         endpoints: endpoints.map { Int($0) },

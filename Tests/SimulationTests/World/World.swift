@@ -48,6 +48,7 @@ final class World {
       }
     }
     if checker.violation == nil, scheduler.now >= troubleEnds, !isAtRest { checker.checkTheEnd() }
+    if checker.violation != nil { for host in hosts { checker.trace(host.summary) } }
     tearDown()
     return checker
   }
@@ -170,6 +171,8 @@ final class World {
   /// From here on everything works: somebody dispatches, all endpoints answer, nobody keeps them from it.
   private func endTrouble() {
     if !database.isUp { scheduler.after(3_000_000) { [unowned self] in resumeAll() } } else { resumeAll() }
+    // A 410 that was on its way may yet disable an endpoint.
+    for later in [5_000_000, 30_000_000] { scheduler.after(later) { [unowned self] in resumeAll() } }
     if !hosts.contains(where: \.isAlive) { start(hosts.count + 1) }
   }
 
