@@ -2,9 +2,10 @@ import Foundation
 import Synchronization
 import Testing
 
-/// Whole systems under a scheduler that a seed drives; see docs/simulation.md. `MARTLET_SEEDS` says how many (10,000),
-/// `MARTLET_SEED` where they begin: a failure names its seed, and MARTLET_SEED=… MARTLET_SEEDS=1 replays it.
-@Suite struct SimulationTests {
+/// Whole systems under a scheduler that a seed drives; see docs/simulation.md. One after the other: each takes all processors.
+@Suite(.serialized) struct SimulationTests {
+  /// `MARTLET_SEEDS` says how many (10,000), `MARTLET_SEED` where they begin, `MARTLET_HOURS` instead for how long: a failure
+  /// names its seed, and MARTLET_SEED=… MARTLET_SEEDS=1 replays it.
   @Test func everySeedKeepsTheInvariants() async throws {
     let environment = ProcessInfo.processInfo.environment
     let first = environment["MARTLET_SEED"].flatMap(UInt64.init) ?? 1

@@ -18,7 +18,6 @@ final class Pairing {
   private var lastRecord: (dispatcher: Int, outcomes: [Holding.Told], finished: [Int64])?
   private var dispatchers: [Int] = []
   private var resyncs: [Int: Int] = [:]
-  private(set) var calls = 0
 
   struct Holding {
     var pair: Pair
@@ -42,15 +41,15 @@ final class Pairing {
     INSERT INTO outbox.position (done, target, events) VALUES (pg_current_snapshot(), pg_current_snapshot(), 0)
     """
 
-  /// Makes so many random calls. Throws at the first disagreement.
-  func run(_ count: Int) throws {
+  /// Makes so many random calls, and says how many. Throws at the first disagreement.
+  func run(_ count: Int) throws -> Int {
     for _ in 0..<chance.between(1, 3) { try addEndpoint() }
     for _ in 0..<chance.between(1, 2) { _ = try register() }
     for _ in 0..<count {
-      calls += 1
       let name = try step()
       try compare(name)
     }
+    return count
   }
 
   private func step() throws -> String {

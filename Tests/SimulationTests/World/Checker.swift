@@ -202,6 +202,8 @@ final class Checker {
       return fail("atomic publish: \(pair) was never committed")
     }
     let tables = database.tables
+    // Its own clock, if that is right, tells a dispatcher to stop before anybody may take over.
+    if !clockJumped, tables.lease(dispatcher) == nil { fail("\(pair) is sent under a lease that is gone") }
     guard let endpoint = tables.endpoint(pair.endpoint), endpoint.ordered, let key = event.row.key else { return }
     guard let row = tables.deliveries[pair], row.dispatcher == dispatcher else {
       if excuses[pair] == nil, !clockJumped {
