@@ -10,7 +10,7 @@ let strict: [SwiftSetting] = [
 // The schema, in the order of its numbers. The binary carries the files, so `martlet migrate` needs nothing beside itself.
 let migrations = [
   "0001_tables", "0002_endpoints", "0003_publish", "0004_cut", "0005_deliver", "0006_maintain", "0007_operate",
-  "0008_reconcile", "0009_roles", "0010_replay", "0011_transform",
+  "0008_reconcile", "0009_roles", "0010_replay", "0011_credentials", "0012_transform",
 ]
 
 let package = Package(
@@ -56,9 +56,14 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(
+      name: "SecretSealing",
+      dependencies: [.product(name: "Crypto", package: "swift-crypto")],
+      swiftSettings: strict
+    ),
+    .target(
       name: "Dispatcher",
       dependencies: [
-        "OutboxStore", "HTTPDelivery", "DeliveryCore", "WebhookSignature",
+        "OutboxStore", "HTTPDelivery", "DeliveryCore", "WebhookSignature", "SecretSealing",
         .product(name: "Logging", package: "swift-log"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
         .product(name: "FlyingFox", package: "FlyingFox"),
@@ -103,7 +108,7 @@ let package = Package(
     .executableTarget(
       name: "martlet",
       dependencies: [
-        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo",
+        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo", "SecretSealing",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
@@ -111,13 +116,16 @@ let package = Package(
     ),
     .target(
       name: "TestSupport",
-      dependencies: ["Dispatcher", "Receiver", "EmbeddedPostgres"],
+      dependencies: ["Dispatcher", "Receiver", "EmbeddedPostgres", "SecretSealing"],
       path: "Tests/TestSupport",
       swiftSettings: strict
     ),
     .testTarget(
       name: "IntegrationTests",
-      dependencies: ["TestSupport", "Dispatcher", "Receiver"],
+      dependencies: [
+        "TestSupport", "DeliveryCore", "Dispatcher", "OutboxStore", "Receiver", "SecretSealing", "WebhookSignature",
+        "EmbeddedPostgres", "Postgres", "martlet",
+      ],
       swiftSettings: strict
     ),
     .testTarget(
@@ -129,6 +137,7 @@ let package = Package(
     .testTarget(name: "PostgresTests", dependencies: ["Postgres", "EmbeddedPostgres"], swiftSettings: strict),
     .testTarget(name: "DeliveryCoreTests", dependencies: ["DeliveryCore"], swiftSettings: strict),
     .testTarget(name: "WebhookSignatureTests", dependencies: ["WebhookSignature"], swiftSettings: strict),
+    .testTarget(name: "SecretSealingTests", dependencies: ["SecretSealing"], swiftSettings: strict),
     .testTarget(name: "ReceiverTests", dependencies: ["Receiver", "WebhookSignature"], swiftSettings: strict),
     .testTarget(
       name: "EmbeddedPostgresTests",

@@ -173,10 +173,11 @@ CREATE TABLE outbox.endpoint (
   max_age           interval NOT NULL DEFAULT '7 days'
     CONSTRAINT endpoint_max_age_is_1_s_to_365_days
     CHECK (max_age BETWEEN '1 s' AND '365 days'),
+  -- Requests at a time, of each dispatcher.
   max_in_flight     int NOT NULL DEFAULT 32
     CONSTRAINT endpoint_max_in_flight_is_1_to_10000
     CHECK (max_in_flight BETWEEN 1 AND 10000),
-  -- Deliveries a second, over all dispatchers; null: as fast as it answers.
+  -- Deliveries a second, over all dispatchers; null: as fast as it answers. The bucket is a sequence, outbox.rate_<id>.
   rate_limit        float8
     CONSTRAINT endpoint_rate_limit_is_0_001_to_100000_a_second
     CHECK (rate_limit BETWEEN 0.001 AND 100000),
@@ -206,11 +207,15 @@ CREATE TABLE outbox.endpoint (
   updated_at        timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Signing secrets, apart from the endpoint so that only the dispatcher's role can read them.
+-- Signing secrets, apart from the endpoint so that only the dispatcher's role can read them. `secret` is whsec_… (HMAC),
+-- whsk_… (ed25519), or either of them sealed: encrypted with a key that the database does not have. `public_key` is
+-- whpk_…, of ed25519 only; null as long as nobody has worked it out.
 CREATE TABLE outbox.endpoint_secret (
   endpoint_id bigint NOT NULL REFERENCES outbox.endpoint ON DELETE CASCADE,
   id          bigint GENERATED ALWAYS AS IDENTITY,
   secret      text NOT NULL,
+  kind        text NOT NULL CHECK (kind IN ('hmac', 'ed25519')),
+  public_key  text CHECK (public_key IS NULL OR kind = 'ed25519' AND public_key ~ '^whpk_[A-Za-z0-9+/]{43}=$'),
   created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires_at  timestamptz,
   PRIMARY KEY (endpoint_id, id)
@@ -224,6 +229,8 @@ CREATE TABLE outbox.subscription (
   pattern     text NOT NULL,
   endpoint_id bigint NOT NULL REFERENCES outbox.endpoint ON DELETE CASCADE,
   since       xid8,
+  -- The endpoint's, so that a cut need not look at the endpoints of events that do not pass it.
+  filter      jsonpath,
   PRIMARY KEY (tenant, pattern, endpoint_id)
 );
 -- Subscriptions of the past: events with tx >= since that `until`, the position when it ended, had seen were certainly cut
@@ -234,11 +241,33 @@ CREATE TABLE outbox.past_subscription (
   endpoint_id bigint NOT NULL,
   since       xid8 NOT NULL,
   until       pg_snapshot NOT NULL,
+  filter      jsonpath,
   ended_at    timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX past_subscription_pattern ON outbox.past_subscription (tenant, pattern);
 CREATE INDEX subscription_endpoint ON outbox.subscription (endpoint_id);
 CREATE INDEX subscription_unstamped ON outbox.subscription (endpoint_id) WHERE since IS NULL;
+
+-- Endpoints whose filter could not tell of some events whether they match; they were not delivered there. Apart from
+-- endpoint_health, because only a cut writes it, and only one cuts at a time: nobody waits, and no order of locks is needed.
+-- Gone when the filter is changed.
+CREATE TABLE outbox.filter_failure (
+  endpoint_id bigint PRIMARY KEY REFERENCES outbox.endpoint ON DELETE CASCADE,
+  failures    bigint NOT NULL,
+  since       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  failed_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  error       text NOT NULL
+) WITH (fillfactor = 50);
+
+-- Keys under which something was published, for as long as the same key publishes nothing anew (outbox.publish).
+CREATE TABLE outbox.dedup (
+  tenant     text NOT NULL,
+  key        text NOT NULL,
+  event_id   uuid NOT NULL,
+  expires_at timestamptz NOT NULL,
+  PRIMARY KEY (tenant, key)
+);
+CREATE INDEX dedup_expires ON outbox.dedup (expires_at);
 
 -- How far the log has been cut. Append-only; the newest row is the truth.
 CREATE TABLE outbox.position (
@@ -344,11 +373,14 @@ CREATE TABLE outbox.dead_letter (
   last_status      int,
   last_error       text,
   first_attempt_at timestamptz,
-  died_at          timestamptz NOT NULL DEFAULT clock_timestamp()
+  died_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+  -- Set while later events of its key wait for it (endpoint.on_dead_letter = 'hold'): its place among them, delivery.seq.
+  seq              bigint
 );
 CREATE UNIQUE INDEX dead_letter_event ON outbox.dead_letter (event_id, endpoint_id);
 CREATE INDEX dead_letter_endpoint ON outbox.dead_letter (endpoint_id, died_at);
 CREATE INDEX dead_letter_died ON outbox.dead_letter (died_at);
+CREATE INDEX dead_letter_hold ON outbox.dead_letter (endpoint_id, key) WHERE seq IS NOT NULL;
 
 -- Circuit breaker and failure counters. A row is written only when something fails or recovers.
 CREATE TABLE outbox.endpoint_health (
@@ -359,7 +391,12 @@ CREATE TABLE outbox.endpoint_health (
   probe_at             timestamptz,
   failing_since        timestamptz,
   last_error           text,
-  last_failure_at      timestamptz
+  last_failure_at      timestamptz,
+  -- The window in which failures are weighed against successes: null unless one is open. Of a circuit that the failure
+  -- rate opened it stays as it was then.
+  window_started_at    timestamptz,
+  window_failed        int NOT NULL DEFAULT 0,
+  window_succeeded     int NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 -- Everything before this moment counts as cut: the log is empty.

@@ -5,6 +5,8 @@
 --   (1296126548, 1)            migrations
 --   (1296126549, dispatcher)   shared by each step a dispatcher takes under its lease, exclusive to take the lease away
 --   (1296126550, endpoint)     an ordered endpoint's keys: cut adds successors, record promotes them
+--   (1296126552, endpoint)     a rate limit's bucket, from looking into it to taking out of it; only tried, never waited for,
+--                              but for the end of the endpoint
 --   (1296126551, dispatcher)   one record of a dispatcher at a time, also after it lost its connection in the middle
 --
 -- The plans of the hot functions are fixed: generic plans, indexes only, whatever the statistics of the day say.
@@ -83,6 +85,173 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   FROM outbox.anchor a, pg_control_system() c, pg_database d WHERE d.datname = current_database()
 $$;
 
+-- Evaluates filters: of event `ids[i]` those from `firsts[i]` to `lasts[i]`, in this order. Returns rows of these kinds:
+--   matches  the i-th event matches endpoint_id's filter
+--   failed   endpoint_id's filter could not tell of `events` of them, for the reason in `words`; they do not match
+--   slow     endpoint_id's filter takes too long, says `words`: the endpoint must be disabled, and matches nothing from then on
+--   stop     time is up: what comes from the i-th event on was not judged, and is not to be cut yet
+--
+-- A filter is somebody's program, and a cut is everybody's time. Evaluation stops after two seconds, at the end of an event.
+-- A filter that has taken a second in at least two tries is slow; two, because the machine may have stood still in one.
+-- One that takes longer than the caller's statement_timeout is slow as well: the timeout is caught, since it would come
+-- again for as long as the event is there to be cut.
+-- Index: event_pkey. Locks: none.
+CREATE FUNCTION outbox.judge(ids uuid[], firsts int[], lasts int[], endpoints bigint[], filters jsonpath[])
+RETURNS TABLE (kind text, i int, endpoint_id bigint, events int, words text)
+LANGUAGE plpgsql ROWS 100
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+DECLARE
+  began CONSTANT timestamptz := clock_timestamp();
+  document jsonb;
+  large boolean;
+  f int;
+  item jsonb;
+  at timestamptz;
+  took interval;
+  -- Set while a filter that failed is tried once more: the items it gave before it failed count.
+  problem text;
+  slot int;
+  failed bigint[] := '{}'; failures int[] := '{}'; problems text[] := '{}';
+  heavy bigint[] := '{}'; tries int[] := '{}'; times interval[] := '{}';
+  slow bigint[] := '{}';
+BEGIN
+  <<event>>
+  FOR n IN 1..cardinality(ids) LOOP
+    SELECT outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata) INTO document
+    FROM outbox.event e WHERE e.id = ids[n];
+    large := pg_column_size(document) > 65536;  -- as outbox.too_large_to_compare asks
+    f := firsts[n];
+    WHILE f <= lasts[n] LOOP
+      BEGIN  -- left when a filter fails, and entered again after that one
+        WHILE f <= lasts[n] LOOP
+          IF endpoints[f] = ANY (slow) THEN
+            f := f + 1;
+            CONTINUE;
+          END IF;
+          IF large AND outbox.too_large_to_compare(filters[f], document) THEN
+            RAISE EXCEPTION 'the event is larger than 64 KiB, too large to compare two of its parts';
+          END IF;
+          at := clock_timestamp();
+          item := jsonb_path_query_first_tz(document, filters[f], '{}', problem IS NOT NULL);
+          took := clock_timestamp() - at;
+          IF took > interval '5 ms' THEN
+            slot := array_position(heavy, endpoints[f]);
+            IF slot IS NULL THEN
+              heavy := heavy || endpoints[f]; tries := tries || 1; times := times || took;
+              slot := cardinality(heavy);
+            ELSE
+              tries[slot] := tries[slot] + 1; times[slot] := times[slot] + took;
+            END IF;
+            IF times[slot] > interval '1 s' THEN
+              CONTINUE WHEN tries[slot] < 2;
+              slow := slow || endpoints[f];
+              problem := NULL;
+              f := f + 1;
+              CONTINUE;
+            END IF;
+          END IF;
+          IF item IS NULL THEN
+            NULL;
+          ELSIF item = 'null' THEN
+            -- A predicate that is unknown, unless a path has found a null.
+            IF filters[f]::text !~ '^(strict )?\$' THEN
+              problem := coalesce(problem, 'the result is unknown: a value is of another type than the filter expects');
+            END IF;
+          ELSIF item <> 'false' THEN
+            kind := 'matches'; i := n; endpoint_id := endpoints[f];
+            RETURN NEXT;
+            problem := NULL;
+          ELSE
+            problem := NULL;
+          END IF;
+          IF problem IS NOT NULL THEN
+            slot := array_position(failed, endpoints[f]);
+            IF slot IS NULL THEN
+              failed := failed || endpoints[f]; failures := failures || 1; problems := problems || problem;
+            ELSE
+              failures[slot] := failures[slot] + 1;
+            END IF;
+            problem := NULL;
+          END IF;
+          f := f + 1;
+        END LOOP;
+      EXCEPTION
+        WHEN query_canceled THEN
+          took := clock_timestamp() - at;
+          IF took > interval '1 s' THEN
+            heavy := heavy || endpoints[f]; tries := tries || 1; times := times || took;
+            slow := slow || endpoints[f];
+          ELSIF slow = '{}' THEN
+            -- Of many that each take a while, all together too long for one event, those that take most of it.
+            slow := ARRAY(SELECT h.endpoint FROM unnest(heavy, times) h(endpoint, took) WHERE h.took > interval '50 ms');
+            IF slow = '{}' OR clock_timestamp() - began < interval '2 s' THEN
+              RAISE;  -- it was not the filters
+            END IF;
+          END IF;
+          kind := 'stop'; i := n; endpoint_id := NULL;
+          RETURN NEXT;
+          EXIT event;
+        WHEN OTHERS THEN
+          IF problem IS NULL THEN
+            problem := SQLERRM;
+          ELSE
+            slot := array_position(failed, endpoints[f]);
+            IF slot IS NULL THEN
+              failed := failed || endpoints[f]; failures := failures || 1; problems := problems || problem;
+            ELSE
+              failures[slot] := failures[slot] + 1;
+            END IF;
+            problem := NULL;
+            f := f + 1;
+          END IF;
+      END;
+    END LOOP;
+    IF n < cardinality(ids) AND clock_timestamp() - began > interval '2 s' THEN
+      kind := 'stop'; i := n + 1; endpoint_id := NULL;
+      RETURN NEXT;
+      EXIT;
+    END IF;
+  END LOOP;
+  RETURN QUERY SELECT 'failed', NULL::int, u.endpoint, u.events, u.words
+    FROM unnest(failed, failures, problems) u(endpoint, events, words);
+  RETURN QUERY SELECT 'slow', NULL::int, h.endpoint, NULL::int,
+      format('its filter takes too long (evaluations: %s, seconds: %s)', h.tries, round(extract(epoch FROM h.took)::numeric, 1))
+    FROM unnest(heavy, tries, times) h(endpoint, tries, took) WHERE h.endpoint = ANY (slow);
+END $$;
+
+-- Writes down which filters failed, unless nothing was cut after all and they will fail again; and disables the endpoints of
+-- those that take too long. What somebody else is changing just now is passed over: a cut waits for nobody.
+-- Index: filter_failure_pkey, endpoint_pkey. Locks: the rows, and those of their endpoints against deletion.
+CREATE FUNCTION outbox.note_filter_faults(faults jsonb, events_cut int, ids uuid[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+BEGIN
+  IF events_cut > 0 THEN
+    WITH fault AS MATERIALIZED (
+      SELECT x.endpoint_id, x.events, left(x.words, 1000) AS words
+      FROM jsonb_to_recordset(faults) x(kind text, endpoint_id bigint, events int, words text) WHERE x.kind = 'failed'
+    ), held AS MATERIALIZED (
+      SELECT f.endpoint_id FROM outbox.filter_failure f WHERE f.endpoint_id IN (SELECT x.endpoint_id FROM fault x)
+      FOR UPDATE SKIP LOCKED
+    ), counted AS (
+      UPDATE outbox.filter_failure f SET failures = f.failures + x.events, failed_at = clock_timestamp(), error = x.words
+      FROM fault x JOIN held h ON h.endpoint_id = x.endpoint_id WHERE f.endpoint_id = x.endpoint_id
+    ), live AS MATERIALIZED (
+      SELECT e.id FROM outbox.endpoint e WHERE e.id IN (SELECT x.endpoint_id FROM fault x) FOR KEY SHARE SKIP LOCKED
+    )
+    INSERT INTO outbox.filter_failure (endpoint_id, failures, error)
+    SELECT x.endpoint_id, x.events, x.words FROM fault x JOIN live l ON l.id = x.endpoint_id
+    WHERE NOT EXISTS (SELECT FROM outbox.filter_failure f WHERE f.endpoint_id = x.endpoint_id);
+  END IF;
+  PERFORM outbox.disable_for_filter(x.endpoint_id, x.words, (SELECT min(e.created_at) FROM outbox.event e WHERE e.id = ANY (ids)))
+  FROM jsonb_to_recordset(faults) x(kind text, endpoint_id bigint, words text) WHERE x.kind = 'slow';
+END $$;
+
 -- The cut: takes up to `max_events` committed events that were not taken before, in the order (tx, id), and moves the
 -- position past them. What may go straight out becomes one batch, leased to this dispatcher, and is returned; all other
 -- pairs of event and endpoint become rows of outbox.delivery. Exactly once for every committed event, never for one that
@@ -95,11 +264,15 @@ $$;
 -- At most `max_direct` pairs are returned, with at most about `max_bytes` of payload, and at most
 -- `max_per_endpoint` pairs of one endpoint, or `busy_slots` where the endpoint is named in `busy_endpoints`.
 --
+-- An event goes to endpoints of its tenant that ask for its type and whose filter it matches. A cut takes no more events than
+-- make 20,000 pairs with endpoints that ask for the type, but always one; and no more than their filters can be evaluated in
+-- a moment (outbox.judge). It disables an endpoint whose filter takes too long; if it cannot get past it, it does nothing else.
+--
 -- Returns, if anything was cut, one row with event_id null (events cut, pairs parked, whether there is more, and as
 -- endpoint_ids those of the parked that can be claimed at once), then a row per event that goes straight out. Returns nothing if there is nothing new or another dispatcher is cutting; an idle
 -- call writes nothing.
 --
--- Locks: the cut lock; the dispatcher's lease, shared; the ordered endpoints concerned.
+-- Locks: the cut lock; the dispatcher's lease, shared; the ordered endpoints concerned; filter_failure's rows, at the end.
 -- Indexes: position_pkey, event_tx_id (index-only), event_pkey, subscription_pkey, endpoint_pkey, endpoint_health_pkey.
 CREATE FUNCTION outbox.cut(
   dispatcher bigint, max_events int, max_direct int, max_per_endpoint int, max_bytes bigint,
@@ -127,6 +300,8 @@ DECLARE
   txs xid8[];
   ids uuid[];
   taken int := 0;
+  pairs_per_cut CONSTANT int := 20000;
+  faults jsonb;         -- filters that failed or take too long
   direct_events uuid[]; direct_endpoints bigint[]; direct_versions bigint[];
   claimable bigint[];
   parked_events uuid[]; parked_endpoints bigint[]; parked_keys text[]; parked_due timestamptz[];
@@ -199,24 +374,50 @@ BEGIN
       SELECT e.id, e.type, e.tenant, e.key, e.not_before, e.payload FROM outbox.event e WHERE e.id = u.id OFFSET 0) e
   ), kind AS MATERIALIZED (
     SELECT DISTINCT f.tenant, f.type FROM fresh f
+  ), candidate AS MATERIALIZED (  -- two patterns of one endpoint are one
+    SELECT DISTINCT ON (k.tenant, k.type, s.endpoint_id) k.tenant, k.type, s.endpoint_id, s.filter
+    FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
+    CROSS JOIN LATERAL (SELECT s.endpoint_id, s.filter FROM outbox.subscription s
+                        WHERE s.tenant = k.tenant AND s.pattern = p.pattern OFFSET 0) s
+    ORDER BY k.tenant, k.type, s.endpoint_id
+  ), breadth AS MATERIALIZED (  -- of each kind how many, and where its filters are among all
+    SELECT c.tenant, c.type, count(*) AS pairs, count(c.filter) AS filters,
+           sum(count(c.filter)) OVER (ORDER BY c.tenant, c.type) AS last_filter
+    FROM candidate c GROUP BY c.tenant, c.type
+  ), narrow AS MATERIALIZED (
+    SELECT f.* FROM (
+      SELECT f.*, b.filters, b.last_filter, sum(coalesce(b.pairs, 0)) OVER (ORDER BY f.ord) AS pairs
+      FROM fresh f LEFT JOIN breadth b ON b.tenant = f.tenant AND b.type = f.type) f
+    WHERE f.pairs <= pairs_per_cut OR f.ord = 1
+  ), verdict AS MATERIALIZED (
+    SELECT v.kind, n.ords[v.i] AS ord, v.endpoint_id, v.events, v.words
+    FROM (SELECT array_agg(n.id ORDER BY n.ord) AS ids, array_agg(n.ord ORDER BY n.ord) AS ords,
+                 array_agg((n.last_filter - n.filters + 1)::int ORDER BY n.ord) AS firsts,
+                 array_agg(n.last_filter::int ORDER BY n.ord) AS lasts
+          FROM narrow n WHERE n.filters > 0 HAVING count(*) > 0) n
+    CROSS JOIN LATERAL (SELECT array_agg(c.endpoint_id ORDER BY c.tenant, c.type, c.endpoint_id) AS endpoints,
+                               array_agg(c.filter ORDER BY c.tenant, c.type, c.endpoint_id) AS filters
+                        FROM candidate c WHERE c.filter IS NOT NULL) c
+    CROSS JOIN LATERAL outbox.judge(n.ids, n.firsts, n.lasts, c.endpoints, c.filters) v
+  ), kept AS MATERIALIZED (
+    SELECT n.* FROM narrow n WHERE n.ord < coalesce((SELECT v.ord FROM verdict v WHERE v.kind = 'stop'), 2147483647)
   ), route AS MATERIALIZED (
-    SELECT k.tenant, k.type, ep.id AS endpoint_id, ep.version, ep.ordered,
+    SELECT k.tenant, k.type, ep.id AS endpoint_id, k.filter IS NOT NULL AS filtered, ep.version, ep.ordered, ep.rate_limit IS NOT NULL AS limited,
            ep.state = 'enabled' AND coalesce(h.state = 'closed', true) AS open_way,
            coalesce(b.slots, max_per_endpoint) AS slots
-    FROM (SELECT DISTINCT k.tenant, k.type, s.endpoint_id
-          FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
-          CROSS JOIN LATERAL (SELECT s.endpoint_id FROM outbox.subscription s
-                              WHERE s.tenant = k.tenant AND s.pattern = p.pattern OFFSET 0) s) k
-    CROSS JOIN LATERAL (SELECT ep.id, ep.version, ep.ordered, ep.state FROM outbox.endpoint ep
+    FROM (SELECT c.* FROM candidate c
+          WHERE c.filter IS NULL OR c.endpoint_id IN (SELECT v.endpoint_id FROM verdict v WHERE v.kind = 'matches')) k
+    CROSS JOIN LATERAL (SELECT ep.id, ep.version, ep.ordered, ep.rate_limit, ep.state FROM outbox.endpoint ep
                         WHERE ep.id = k.endpoint_id OFFSET 0) ep
     LEFT JOIN LATERAL (SELECT h.state FROM outbox.endpoint_health h WHERE h.endpoint_id = k.endpoint_id OFFSET 0) h ON true
     LEFT JOIN LATERAL (SELECT u.slots FROM unnest(busy_endpoints, busy_slots) u(id, slots) WHERE u.id = ep.id LIMIT 1) b ON true
   ), pair AS (
     SELECT f.id, f.ord, f.key, f.not_before, r.endpoint_id, r.version, r.slots, r.ordered AND f.key IS NOT NULL AS in_order,
            r.open_way AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS claimable,
-           f.light AND r.open_way AND NOT (r.ordered AND f.key IS NOT NULL)
+           f.light AND r.open_way AND NOT r.limited AND NOT (r.ordered AND f.key IS NOT NULL)
              AND (f.not_before IS NULL OR f.not_before <= clock_timestamp()) AS eligible
-    FROM fresh f JOIN route r ON r.tenant = f.tenant AND r.type = f.type
+    FROM kept f JOIN route r ON r.tenant = f.tenant AND r.type = f.type
+    WHERE NOT r.filtered OR (f.ord, r.endpoint_id) IN (SELECT v.ord, v.endpoint_id FROM verdict v WHERE v.kind = 'matches')
   ), placed AS (
     SELECT p.*, p.eligible AND row_number() OVER (PARTITION BY p.endpoint_id, p.eligible ORDER BY p.ord) <= p.slots AS fits
     FROM pair p
@@ -231,8 +432,10 @@ BEGIN
          array_agg(c.endpoint_id ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
          array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
          array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
-         array_agg(DISTINCT c.endpoint_id) FILTER (WHERE NOT c.direct AND c.claimable)
-  INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due, claimable
+         array_agg(DISTINCT c.endpoint_id) FILTER (WHERE NOT c.direct AND c.claimable),
+         (SELECT count(*) FROM kept), (SELECT jsonb_agg(to_jsonb(v)) FROM verdict v WHERE v.kind IN ('failed', 'slow'))
+  INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due, claimable,
+       taken, faults
   FROM chosen c;
 
   -- Parked by id: ids grow with the time of insertion. Of two transactions that a row lock put in order the second may
@@ -244,7 +447,13 @@ BEGIN
     INSERT INTO outbox.batch (dispatcher_id, event_ids, endpoint_ids)
     VALUES (dispatcher, direct_events, direct_endpoints) RETURNING id INTO batch_id;
   END IF;
-  more := taken = max_events;
+  IF faults IS NOT NULL THEN
+    PERFORM outbox.note_filter_faults(faults, taken, ids);
+  END IF;
+  IF taken = 0 AND ids IS NOT NULL THEN
+    RETURN;  -- a filter took all the time there was; the next cut gets past it
+  END IF;
+  more := taken = max_events OR taken < cardinality(ids);
   INSERT INTO outbox.position (done, target, after_tx, after_id, events)
   VALUES (CASE WHEN more THEN last.done ELSE goal END, goal,
           CASE WHEN more THEN txs[taken] END, CASE WHEN more THEN ids[taken] END, taken);
@@ -269,11 +478,14 @@ BEGIN
   END IF;
 END $$;
 
--- Writes pairs to outbox.delivery, in the order given. A key's row is `ready` if no other row of that key waits before it.
+-- Writes pairs to outbox.delivery, in the order given. A key's row is `ready` if no other row of that key waits before it,
+-- and no dead letter holds the key. `places`: where a row takes up its old place in its key rather than the last one (null:
+-- nowhere); that is what a dead letter does that held its key.
 -- The endpoint's lock is what keeps a key awake: without it a record could remove the predecessor, and not see the
 -- successor, between our looking for the one and our writing the other.
--- Indexes: delivery_pkey, delivery_key.
-CREATE FUNCTION outbox.park(event_ids uuid[], endpoint_ids bigint[], keys text[], due timestamptz[]) RETURNS void
+-- Indexes: delivery_pkey, delivery_key, dead_letter_hold.
+CREATE FUNCTION outbox.park(event_ids uuid[], endpoint_ids bigint[], keys text[], due timestamptz[], places bigint[] DEFAULT NULL)
+RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
@@ -283,14 +495,94 @@ BEGIN
   PERFORM pg_advisory_xact_lock(1296126550, l.number)
   FROM (SELECT DISTINCT outbox.lock_number(u.endpoint) AS number
         FROM unnest(endpoint_ids, keys) u(endpoint, key) WHERE u.key IS NOT NULL ORDER BY 1) l;
+  IF places IS NOT NULL THEN  -- first, so that the others see them
+    INSERT INTO outbox.delivery (event_id, endpoint_id, key, seq, ready, due_at)
+    SELECT u.event, u.endpoint, u.key, u.place,
+           row_number() OVER (PARTITION BY u.endpoint, u.key ORDER BY u.place) = 1
+             AND NOT EXISTS (SELECT FROM outbox.delivery d
+                             WHERE d.endpoint_id = u.endpoint AND d.key = u.key AND d.seq < u.place OFFSET 0)
+             AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                             WHERE l.endpoint_id = u.endpoint AND l.key = u.key AND l.seq < u.place OFFSET 0),
+           u.due
+    FROM unnest(event_ids, endpoint_ids, keys, due, places) u(event, endpoint, key, due, place)
+    WHERE u.place IS NOT NULL
+    ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+  END IF;
   INSERT INTO outbox.delivery (event_id, endpoint_id, key, ready, due_at)
   SELECT u.event, u.endpoint, u.key,
          u.key IS NULL OR (row_number() OVER (PARTITION BY u.endpoint, u.key ORDER BY u.ord) = 1
            -- OFFSET 0: a probe per row, never a hash of the whole table
-           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key OFFSET 0)),
+           AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.endpoint_id = u.endpoint AND d.key = u.key OFFSET 0)
+           AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                           WHERE l.endpoint_id = u.endpoint AND l.key = u.key AND l.seq IS NOT NULL OFFSET 0)),
          u.due
-  FROM unnest(event_ids, endpoint_ids, keys, due) WITH ORDINALITY u(event, endpoint, key, due, ord)
+  FROM unnest(event_ids, endpoint_ids, keys, due, places) WITH ORDINALITY u(event, endpoint, key, due, place, ord)
+  WHERE u.place IS NULL
   ORDER BY u.ord
   ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+END $$;
+
+-- Makes the first row of each key after a place `ready`, unless a dead letter holds the key. The caller holds the
+-- endpoint's lock.
+-- Due now at the earliest: what a claim has passed by it does not look at again soon.
+-- Indexes: delivery_key, from the place on, so that dead entries before it are not walked; delivery_pkey, dead_letter_hold.
+CREATE FUNCTION outbox.wake(endpoint_ids bigint[], keys text[], places bigint[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+BEGIN
+  UPDATE outbox.delivery d SET ready = true, due_at = greatest(d.due_at, clock_timestamp())
+  FROM unnest(endpoint_ids, keys, places) k(endpoint, key, place)
+  CROSS JOIN LATERAL (
+    SELECT n.event_id, n.seq FROM outbox.delivery n
+    WHERE n.endpoint_id = k.endpoint AND n.key = k.key AND n.seq > k.place ORDER BY n.seq LIMIT 1) n
+  WHERE d.event_id = n.event_id AND d.endpoint_id = k.endpoint AND NOT d.ready
+    AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                    WHERE l.endpoint_id = k.endpoint AND l.key = k.key AND l.seq < n.seq OFFSET 0);
+END $$;
+
+-- What waited behind a dead letter does not grow old by it: the age at which it would be given up counts from now.
+CREATE FUNCTION outbox.forgive_waiting(endpoint_ids bigint[], keys text[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  UPDATE outbox.delivery d SET created_at = clock_timestamp()
+  FROM unnest(endpoint_ids, keys) k(endpoint, key) WHERE d.endpoint_id = k.endpoint AND d.key = k.key
+$$;
+
+-- Brings what waits for an endpoint in step with its `ordered` and `on_dead_letter`, as they are now.
+-- Not ordered any more: everything may be sent at once. Ordered from now on: what waits is put in the order in which it was
+-- cut; what is being cut or sent at that very moment is not. Dead letters hold no key any more: the next of each may be sent.
+-- Locks: the endpoint's, and so its records and the cuts of its keys.
+CREATE FUNCTION outbox.reorder(endpoint bigint, is_ordered boolean, on_dead_letter text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  held_keys text[];
+  held_places bigint[];
+BEGIN
+  PERFORM pg_advisory_xact_lock(1296126550, outbox.lock_number(reorder.endpoint));
+  IF NOT is_ordered OR on_dead_letter <> 'hold' THEN
+    SELECT array_agg(l.key), array_agg(l.seq) INTO held_keys, held_places
+    FROM outbox.dead_letter l WHERE l.endpoint_id = reorder.endpoint AND l.seq IS NOT NULL;
+    UPDATE outbox.dead_letter l SET seq = NULL WHERE l.endpoint_id = reorder.endpoint AND l.seq IS NOT NULL;
+    IF held_keys IS NOT NULL THEN
+      PERFORM outbox.forgive_waiting(array_fill(reorder.endpoint, ARRAY[cardinality(held_keys)]), held_keys);
+      PERFORM outbox.wake(array_fill(reorder.endpoint, ARRAY[cardinality(held_keys)]), held_keys, held_places);
+    END IF;
+  END IF;
+  IF is_ordered THEN
+    UPDATE outbox.delivery d SET key = o.key, ready = o.is_first
+    FROM (SELECT d.event_id, e.key, row_number() OVER (PARTITION BY e.key ORDER BY d.seq) = 1
+                   AND NOT EXISTS (SELECT FROM outbox.delivery k WHERE k.endpoint_id = reorder.endpoint AND k.key = e.key)
+                   AND NOT EXISTS (SELECT FROM outbox.dead_letter l
+                                   WHERE l.endpoint_id = reorder.endpoint AND l.key = e.key AND l.seq IS NOT NULL) AS is_first
+          FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id
+          WHERE d.endpoint_id = reorder.endpoint AND d.key IS NULL AND d.dispatcher_id IS NULL AND e.key IS NOT NULL) o
+    WHERE d.endpoint_id = reorder.endpoint AND d.event_id = o.event_id AND d.dispatcher_id IS NULL;
+  ELSE
+    UPDATE outbox.delivery d SET ready = true, key = NULL,
+      due_at = CASE WHEN d.ready THEN d.due_at ELSE greatest(d.due_at, clock_timestamp()) END
+    WHERE d.endpoint_id = reorder.endpoint AND d.key IS NOT NULL;
+  END IF;
 END $$;
 COMMIT;

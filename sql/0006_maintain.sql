@@ -97,10 +97,21 @@ BEGIN
   BEGIN
     DELETE FROM outbox.dead_letter WHERE id IN (
       SELECT l.id FROM outbox.dead_letter l WHERE l.died_at < clock_timestamp() - outbox.setting('dead_letter_retention')::interval
+        AND l.seq IS NULL  -- those that hold a key stay: without them nothing would ever wake it
       ORDER BY l.died_at LIMIT 10000);
     GET DIAGNOSTICS removed = ROW_COUNT;
     IF removed > 0 THEN
       action := 'deleted'; subject := removed || ' old dead letters';
+      RETURN NEXT;
+    END IF;
+    -- Index: dedup_expires. A key that a publisher is just renewing is left to it.
+    DELETE FROM outbox.dedup d USING (
+      SELECT x.tenant, x.key FROM outbox.dedup x WHERE x.expires_at <= clock_timestamp()
+      ORDER BY x.expires_at LIMIT 100000 FOR UPDATE SKIP LOCKED) x
+    WHERE d.tenant = x.tenant AND d.key = x.key;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    IF removed > 0 THEN
+      action := 'deleted'; subject := removed || ' expired deduplication keys';
       RETURN NEXT;
     END IF;
     DELETE FROM outbox.position
@@ -182,6 +193,7 @@ BEGIN
     FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id JOIN outbox.endpoint ep ON ep.id = d.endpoint_id
     ON CONFLICT DO NOTHING;
     DELETE FROM outbox.delivery;
+    UPDATE outbox.dead_letter SET seq = NULL WHERE seq IS NOT NULL;
     UPDATE outbox.event SET tx = '3';
   ELSE
     -- 3 is the first normal transaction id: older than any snapshot to come.

@@ -4,7 +4,8 @@ SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(7, 'operate');
 
 -- One dead letter back to delivery, with a fresh set of attempts. If its event has expired meanwhile, it is put back into
--- the log from the dead letter, marked as cut long ago, so that nobody else gets it again.
+-- the log from the dead letter, marked as cut long ago, so that nobody else gets it again. One that held its key takes up
+-- its place there, before all that waits for it; another one goes to the end.
 CREATE FUNCTION outbox.redrive(dead_letter bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -20,9 +21,14 @@ DECLARE
   events uuid[];
   endpoints bigint[];
   keys text[];
+  places bigint[];
 BEGIN
   -- Maintenance, which deletes expired events, waits until this is committed, or we for it: an event is there or put back.
   PERFORM pg_advisory_xact_lock_shared(1296126548, 2);
+  PERFORM pg_advisory_xact_lock(1296126550, k.number)
+  FROM (SELECT DISTINCT outbox.lock_number(l.endpoint_id) AS number FROM outbox.dead_letter l
+        WHERE l.id = ANY (dead_letters) AND l.key IS NOT NULL
+          AND EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = l.endpoint_id AND e.ordered) ORDER BY 1) k;
   WITH revived AS (
     -- What cannot be sent, because its endpoint was deleted, stays.
     DELETE FROM outbox.dead_letter l
@@ -33,13 +39,18 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = r.event_id)
   )
   SELECT array_agg(r.event_id ORDER BY r.event_id), array_agg(r.endpoint_id ORDER BY r.event_id),
-         array_agg(CASE WHEN ep.ordered THEN r.key END ORDER BY r.event_id)
-  INTO events, endpoints, keys
+         array_agg(CASE WHEN ep.ordered THEN r.key END ORDER BY r.event_id),
+         array_agg(CASE WHEN ep.ordered THEN r.seq END ORDER BY r.event_id)
+  INTO events, endpoints, keys, places
   FROM revived r JOIN outbox.endpoint ep ON ep.id = r.endpoint_id;
   IF events IS NULL THEN
     RETURN 0;
   END IF;
-  PERFORM outbox.park(events, endpoints, keys, array_fill(clock_timestamp(), ARRAY[cardinality(events)]));
+  PERFORM outbox.park(events, endpoints, keys, array_fill(clock_timestamp(), ARRAY[cardinality(events)]), places);
+  IF array_remove(places, NULL) <> '{}' THEN
+    PERFORM outbox.forgive_waiting(array_agg(u.endpoint), array_agg(u.key))
+    FROM unnest(endpoints, keys, places) u(endpoint, key, place) WHERE u.place IS NOT NULL;
+  END IF;
   RETURN cardinality(events);
 END $$;
 
@@ -55,14 +66,24 @@ CREATE FUNCTION outbox.redrive_where(
     ORDER BY l.id))
 $$;
 
--- Nobody wants this one any more. It stays, marked, until dead letters of its age are deleted: the books still balance.
+-- Nobody wants this one any more. It stays, marked, until dead letters of its age are deleted: the books still balance. If
+-- later events of its key waited for it, the next one may be sent.
 CREATE FUNCTION outbox.discard(dead_letter bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  letter outbox.dead_letter;
 BEGIN
-  UPDATE outbox.dead_letter l SET reason = 'discarded' WHERE l.id = discard.dead_letter;
+  PERFORM pg_advisory_xact_lock(1296126550, outbox.lock_number(l.endpoint_id))
+  FROM outbox.dead_letter l WHERE l.id = discard.dead_letter AND l.seq IS NOT NULL;
+  SELECT * INTO letter FROM outbox.dead_letter l WHERE l.id = discard.dead_letter FOR UPDATE;
+  UPDATE outbox.dead_letter l SET reason = 'discarded', seq = NULL WHERE l.id = discard.dead_letter;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no dead letter %', dead_letter
       USING ERRCODE = 'no_data_found', HINT = 'SELECT id, reason, url, last_error FROM outbox.dead_letter';
+  END IF;
+  IF letter.seq IS NOT NULL THEN
+    PERFORM outbox.forgive_waiting(ARRAY[letter.endpoint_id], ARRAY[letter.key]);
+    PERFORM outbox.wake(ARRAY[letter.endpoint_id], ARRAY[letter.key], ARRAY[letter.seq]);
   END IF;
 END $$;
 
@@ -82,8 +103,13 @@ CREATE VIEW outbox.endpoint_status AS
 SELECT e.id, e.tenant, e.url, e.event_types, e.state, coalesce(h.state, 'closed') AS circuit,
        coalesce(h.consecutive_failures, 0) AS consecutive_failures, h.failing_since, h.last_error, h.probe_at,
        (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id) AS waiting,
-       (SELECT count(*) FROM outbox.dead_letter l WHERE l.endpoint_id = e.id AND l.reason <> 'discarded') AS dead_letters
-FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id;
+       (SELECT count(*) FROM outbox.dead_letter l WHERE l.endpoint_id = e.id AND l.reason <> 'discarded') AS dead_letters,
+       h.opened_at, h.window_started_at, h.window_failed, h.window_succeeded, e.rate_limit, e.max_in_flight,
+       (SELECT count(*) FROM outbox.dead_letter l WHERE l.endpoint_id = e.id AND l.seq IS NOT NULL) AS held_keys,
+       e.disabled_at, e.disabled_because,
+       e.filter, coalesce(f.failures, 0) AS filter_failures, f.failed_at AS filter_failed_at, f.error AS filter_error
+FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
+LEFT JOIN outbox.filter_failure f ON f.endpoint_id = e.id;
 
 -- Deliveries in flight: pairs of a batch without an outcome, and claimed rows.
 CREATE VIEW outbox.in_flight AS
@@ -99,16 +125,23 @@ CREATE VIEW outbox.delivery_status AS
 SELECT d.event_id, d.endpoint_id,
        CASE WHEN d.dispatcher_id IS NOT NULL THEN 'in_flight' WHEN NOT d.ready THEN 'blocked'
             WHEN d.attempts > 0 THEN 'retrying' ELSE 'waiting' END AS status,
-       d.attempts, d.due_at AS next_attempt_at, d.last_status, d.last_error, d.created_at AS since
+       d.attempts, d.due_at AS next_attempt_at, d.last_status, d.last_error, d.created_at AS since,
+       -- What must be delivered or given up first: a dead letter that holds the key, or the first event of it.
+       CASE WHEN NOT d.ready THEN coalesce(
+         (SELECT 'dead letter ' || l.id FROM outbox.dead_letter l
+          WHERE l.endpoint_id = d.endpoint_id AND l.key = d.key AND l.seq < d.seq ORDER BY l.seq LIMIT 1),
+         (SELECT 'event ' || p.event_id FROM outbox.delivery p
+          WHERE p.endpoint_id = d.endpoint_id AND p.key = d.key AND p.seq < d.seq ORDER BY p.seq LIMIT 1)) END AS blocked_by
 FROM outbox.delivery d
 UNION ALL
-SELECT l.event_id, l.endpoint_id, 'dead', l.attempts, NULL, l.last_status, l.reason || coalesce(': ' || l.last_error, ''), l.died_at
+SELECT l.event_id, l.endpoint_id, 'dead', l.attempts, NULL, l.last_status, l.reason || coalesce(': ' || l.last_error, ''), l.died_at,
+       NULL
 FROM outbox.dead_letter l
 WHERE NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = l.event_id AND d.endpoint_id = l.endpoint_id)
 UNION ALL
-SELECT f.event_id, f.endpoint_id, 'in_flight', 0, NULL, NULL, NULL, f.since FROM outbox.in_flight f WHERE f.batch_id IS NOT NULL
+SELECT f.event_id, f.endpoint_id, 'in_flight', 0, NULL, NULL, NULL, f.since, NULL FROM outbox.in_flight f WHERE f.batch_id IS NOT NULL
 UNION ALL
-SELECT a.event_id, a.endpoint_id, 'delivered', max(a.attempt), NULL, max(a.status), NULL, min(a.at)
+SELECT a.event_id, a.endpoint_id, 'delivered', max(a.attempt), NULL, max(a.status), NULL, min(a.at), NULL
 FROM outbox.attempt a
 WHERE a.outcome = 'delivered'
   AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = a.event_id AND d.endpoint_id = a.endpoint_id)
@@ -148,14 +181,20 @@ BEGIN
   RETURN QUERY
     SELECT s.endpoint_id, ep.url, s.status, s.attempts::int, s.since, s.last_status::int,
       CASE s.status
-        WHEN 'blocked' THEN format('waits for event %s of the same key', (
-          SELECT p.event_id FROM outbox.delivery d JOIN outbox.delivery p ON p.endpoint_id = d.endpoint_id AND p.key = d.key AND p.seq < d.seq
-          WHERE d.event_id = event AND d.endpoint_id = s.endpoint_id ORDER BY p.seq LIMIT 1))
+        WHEN 'blocked' THEN CASE
+          WHEN s.blocked_by LIKE 'dead letter %' THEN format('waits for %1$s of the same key: outbox.redrive(%2$s) sends that again, outbox.discard(%2$s) lets this one pass',
+            s.blocked_by, substr(s.blocked_by, length('dead letter ') + 1))
+          ELSE format('waits for %s of the same key', coalesce(s.blocked_by, 'nothing that is there; see outbox.reconcile()')) END
+        WHEN 'dead' THEN concat_ws('; ', s.last_error, (
+          SELECT format('later events of its key wait for it: outbox.redrive(%1$s) sends it again, outbox.discard(%1$s) lets them pass', l.id)
+          FROM outbox.dead_letter l WHERE l.event_id = event AND l.endpoint_id = s.endpoint_id AND l.seq IS NOT NULL))
         WHEN 'waiting' THEN concat_ws('; ', 'next attempt ' || s.next_attempt_at,
           CASE WHEN ep.state <> 'enabled' THEN 'the endpoint is ' || ep.state END,
+          CASE WHEN ep.rate_limit IS NOT NULL THEN 'no more than ' || ep.rate_limit || ' a second' END,
           CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state || coalesce(', probed at ' || h.probe_at, '') END)
         WHEN 'retrying' THEN concat_ws('; ', 'next attempt ' || s.next_attempt_at,
           CASE WHEN ep.state <> 'enabled' THEN 'the endpoint is ' || ep.state END,
+          CASE WHEN ep.rate_limit IS NOT NULL THEN 'no more than ' || ep.rate_limit || ' a second' END,
           CASE WHEN h.state <> 'closed' THEN 'the circuit is ' || h.state || coalesce(', probed at ' || h.probe_at, '') END, s.last_error)
         ELSE s.last_error END
     FROM outbox.delivery_status s LEFT JOIN outbox.endpoint ep ON ep.id = s.endpoint_id

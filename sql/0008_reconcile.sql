@@ -4,10 +4,11 @@ SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(8, 'reconcile');
 
 -- Conservation, from the tables alone. Of the newest `max_events` events since `since` that have been cut, every pair with
--- an endpoint that was certainly subscribed at the cut (subscription.since) must be delivered, waiting, in flight, or dead.
+-- an endpoint that was certainly subscribed at the cut (subscription.since), with a filter that the event matches, must be
+-- delivered, waiting, in flight, or dead.
 -- Returns one row of counts, `missing` first among equals: 0 is the proof. `missing_pairs` names up to 100 as event/endpoint.
 -- One statement, thus one snapshot: a pair moving between tables is seen in exactly one of them.
--- Cost: a few index probes per pair of the period; nothing counts history.
+-- Cost: a few index probes per pair of the period, and where there is a filter, its evaluation; nothing counts history.
 CREATE FUNCTION outbox.conservation(since timestamptz, max_events int DEFAULT 100000)
 RETURNS TABLE (events bigint, oldest timestamptz, pairs bigint, delivered bigint, waiting bigint, in_flight bigint, dead bigint,
                missing bigint, missing_pairs text[])
@@ -23,13 +24,13 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
   ), kind AS MATERIALIZED (
     SELECT DISTINCT r.tenant, r.type FROM recent r
   ), route AS MATERIALIZED (
-    SELECT k.tenant, k.type, s.endpoint_id, s.since, s.until
+    SELECT k.tenant, k.type, s.endpoint_id, s.since, s.until, s.filter
     FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
     CROSS JOIN LATERAL (
-      SELECT s.endpoint_id, s.since, NULL::pg_snapshot AS until FROM outbox.subscription s
+      SELECT s.endpoint_id, s.since, NULL::pg_snapshot AS until, s.filter FROM outbox.subscription s
       WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND s.since IS NOT NULL
       UNION ALL
-      SELECT s.endpoint_id, s.since, s.until FROM outbox.past_subscription s
+      SELECT s.endpoint_id, s.since, s.until, s.filter FROM outbox.past_subscription s
       WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = s.endpoint_id)) s
   ), flying AS MATERIALIZED (
     SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f
@@ -41,7 +42,9 @@ LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
       EXISTS (SELECT FROM outbox.dead_letter l WHERE l.event_id = r.id AND l.endpoint_id = r.endpoint_id) AS dead,
       (r.id, r.endpoint_id) IN (SELECT f.event_id, f.endpoint_id FROM flying f) AS flying
     FROM (SELECT DISTINCT r.id, t.endpoint_id FROM recent r
-          JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since AND (t.until IS NULL OR pg_visible_in_snapshot(r.tx, t.until))) r
+          JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since AND (t.until IS NULL OR pg_visible_in_snapshot(r.tx, t.until))
+          WHERE t.filter IS NULL OR outbox.matches(t.filter, (
+            SELECT outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata) FROM outbox.event e WHERE e.id = r.id))) r
   )
   SELECT (SELECT count(*) FROM recent), (SELECT min(r.created_at) FROM recent r), count(*),
          count(*) FILTER (WHERE p.delivered AND NOT p.waiting AND NOT p.dead AND NOT p.flying),
@@ -133,7 +136,9 @@ BEGIN
     SELECT 'warning', 'overdue deliveries', format('endpoint %s (%s)', e.id, e.url),
       format('%s%s deliveries are overdue, the oldest since %s, though the endpoint is enabled and its circuit closed', n.many,
              CASE WHEN n.many >= 1000 THEN ' or more' ELSE '' END, n.oldest),
-      'Is it busier than max_in_flight allows? SELECT * FROM outbox.stuck; shows them. Raise max_in_flight, or start another dispatcher.'
+      CASE WHEN e.rate_limit IS NOT NULL
+        THEN format('More comes for it than its rate limit of %s a second lets through. SELECT * FROM outbox.stuck; shows them. Raise rate_limit, or ask why so much comes.', e.rate_limit)
+        ELSE 'Is it busier than max_in_flight allows? SELECT * FROM outbox.stuck; shows them. Raise max_in_flight, or start another dispatcher.' END
     FROM outbox.endpoint e LEFT JOIN outbox.endpoint_health h ON h.endpoint_id = e.id
     CROSS JOIN LATERAL (
       SELECT count(*) AS many, min(d.due_at) AS oldest FROM (
@@ -148,16 +153,45 @@ BEGIN
     FROM (SELECT d.endpoint_id, d.key, (array_agg(d.event_id ORDER BY d.seq))[1] AS first_event
           FROM (SELECT * FROM outbox.delivery d WHERE NOT d.ready AND d.key IS NOT NULL LIMIT 10000) d
           GROUP BY d.endpoint_id, d.key) k
-    WHERE NOT EXISTS (SELECT FROM outbox.delivery r WHERE r.endpoint_id = k.endpoint_id AND r.key = k.key AND r.ready);
+    WHERE NOT EXISTS (SELECT FROM outbox.delivery r WHERE r.endpoint_id = k.endpoint_id AND r.key = k.key AND r.ready)
+      AND NOT EXISTS (SELECT FROM outbox.dead_letter l WHERE l.endpoint_id = k.endpoint_id AND l.key = k.key AND l.seq IS NOT NULL);
+
+  RETURN QUERY
+    SELECT 'warning', 'held keys', format('endpoint %s (%s)', e.id, e.url),
+      format('%s dead letters hold their keys, since %s, and %s later events wait for them; the first is dead letter %s, event %s, key %s: %s%s',
+        l.many, l.since, (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id AND d.key IN (
+          SELECT x.key FROM outbox.dead_letter x WHERE x.endpoint_id = e.id AND x.seq IS NOT NULL)),
+        l.first, f.event_id, f.key, f.reason, coalesce(': ' || f.last_error, '')),
+      format('SELECT outbox.redrive(%s); sends that one again, SELECT outbox.discard(%1$s); gives it up and lets the others pass. SELECT id, key, event_id, died_at, last_error FROM outbox.dead_letter WHERE endpoint_id = %s AND seq IS NOT NULL; shows all.', l.first, e.id)
+    FROM (SELECT l.endpoint_id, count(*) AS many, min(l.died_at) AS since, (array_agg(l.id ORDER BY l.died_at, l.id))[1] AS first
+          FROM outbox.dead_letter l WHERE l.seq IS NOT NULL GROUP BY l.endpoint_id) l
+    JOIN outbox.dead_letter f ON f.id = l.first JOIN outbox.endpoint e ON e.id = l.endpoint_id;
+
+  RETURN QUERY
+    SELECT 'warning', 'rate limit without a bucket', format('endpoint %s (%s)', e.id, e.url),
+      format('it has a rate limit, and the sequence outbox.rate_%s that counts it is gone; nothing is sent', e.id),
+      format('UPDATE outbox.endpoint SET rate_limit = rate_limit WHERE id = %s; makes it anew.', e.id)
+    FROM outbox.endpoint e WHERE e.rate_limit IS NOT NULL AND to_regclass('outbox.rate_' || e.id) IS NULL;
 
   RETURN QUERY
     SELECT 'warning', CASE WHEN h.state = 'closed' THEN 'failing endpoint' ELSE 'dead endpoint' END,
       format('endpoint %s (%s)', e.id, e.url),
-      format('%s failures in a row since %s, circuit %s, %s waiting; last error: %s', h.consecutive_failures, h.failing_since, h.state,
+      format('%s, circuit %s, %s waiting; last error: %s',
+             CASE WHEN h.state <> 'closed' AND h.window_started_at IS NOT NULL
+               THEN format('%s of %s deliveries failed in the %s before %s', h.window_failed, h.window_failed + h.window_succeeded,
+                           date_trunc('second', h.opened_at - h.window_started_at), h.opened_at)
+               ELSE format('%s failures in a row since %s', h.consecutive_failures, h.failing_since) END, h.state,
              (SELECT count(*) FROM outbox.delivery d WHERE d.endpoint_id = e.id), coalesce(h.last_error, 'none')),
       format('Tell its owner. It is probed by itself and nothing is lost. SELECT outbox.pause(%s); stops trying, SELECT outbox.resume(%1$s); tries at once.', e.id)
     FROM outbox.endpoint_health h JOIN outbox.endpoint e ON e.id = h.endpoint_id
     WHERE e.state = 'enabled' AND (h.state <> 'closed' OR (h.consecutive_failures > 0 AND h.failing_since < now - failing_after));
+
+  RETURN QUERY
+    SELECT 'warning', 'failing filter', format('endpoint %s (%s)', e.id, e.url),
+      format('its filter failed for %s events since %s, the last time at %s: %s; they were not delivered to it', f.failures, f.since, f.failed_at, f.error),
+      format('UPDATE outbox.endpoint SET filter = ''...'' WHERE id = %s; corrects it, SELECT outbox.replay(%1$s, %2$L); sends what it missed. If it is right as it is: DELETE FROM outbox.filter_failure WHERE endpoint_id = %1$s; begins to count anew.', e.id, f.since - interval '1 min')
+    FROM outbox.filter_failure f JOIN outbox.endpoint e ON e.id = f.endpoint_id
+    WHERE f.failed_at > now - greatest(findings.since, interval '1 day');
 
   RETURN QUERY
     SELECT 'warning', 'endpoint disabled by itself', format('endpoint %s (%s)', e.id, e.url),

@@ -33,27 +33,33 @@ GRANT USAGE ON SCHEMA outbox TO outbox_publisher, outbox_dispatcher, outbox_oper
 
 -- A publisher inserts events, and nothing else: not their id, not their tx, and it reads nothing.
 GRANT INSERT (type, tenant, key, payload, metadata, not_before) ON outbox.event TO outbox_publisher;
-GRANT EXECUTE ON FUNCTION outbox.publish(text, jsonb, text, text, jsonb, timestamptz), outbox.uuid_v7() TO outbox_publisher;
+GRANT EXECUTE ON FUNCTION outbox.publish, outbox.uuid_v7() TO outbox_publisher;
 
 GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.endpoint_secret, outbox.position, outbox.dispatcher,
   outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting,
   outbox.anchor, outbox.backlog, outbox.endpoint_status, outbox.delivery_status, outbox.stuck, outbox.in_flight TO outbox_dispatcher;
 GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.witness TO outbox_dispatcher, outbox_operator;
+GRANT SELECT, INSERT, UPDATE ON outbox.filter_failure TO outbox_dispatcher;
 GRANT INSERT ON outbox.position, outbox.dispatcher, outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter,
   outbox.endpoint_health TO outbox_dispatcher;
 GRANT UPDATE ON outbox.dispatcher, outbox.delivery, outbox.endpoint_health TO outbox_dispatcher;
 GRANT UPDATE (state, version, updated_at, disabled_at, disabled_because) ON outbox.endpoint TO outbox_dispatcher;
 GRANT UPDATE (since) ON outbox.subscription TO outbox_dispatcher, outbox_operator;
 GRANT DELETE ON outbox.dispatcher, outbox.batch, outbox.delivery TO outbox_dispatcher;
+-- Martlet's own events, of endpoints and dead letters.
+GRANT INSERT (type, tenant, key, payload) ON outbox.event TO outbox_dispatcher;
 GRANT USAGE ON SEQUENCE outbox.delivery_seq, outbox.endpoint_version TO outbox_dispatcher, outbox_operator;
 
 -- An operator reads everything but secrets, and repairs.
 GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.position, outbox.dispatcher, outbox.batch,
   outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting, outbox.anchor,
   outbox.backlog, outbox.endpoint_status, outbox.delivery_status, outbox.stuck, outbox.in_flight TO outbox_operator;
-GRANT SELECT (endpoint_id, id, created_at, expires_at), UPDATE (expires_at) ON outbox.endpoint_secret TO outbox_operator;
+GRANT SELECT, DELETE ON outbox.filter_failure TO outbox_operator;
+GRANT SELECT ON outbox.dedup TO outbox_operator;
+GRANT SELECT (endpoint_id, id, kind, public_key, created_at, expires_at), UPDATE (expires_at) ON outbox.endpoint_secret TO outbox_operator;
 GRANT INSERT, UPDATE ON outbox.endpoint TO outbox_operator;
-GRANT INSERT ON outbox.endpoint_secret, outbox.event, outbox.delivery, outbox.attempt TO outbox_operator;
+GRANT INSERT (endpoint_id, secret, public_key) ON outbox.endpoint_secret TO outbox_operator;
+GRANT INSERT ON outbox.event, outbox.delivery, outbox.attempt TO outbox_operator;
 GRANT UPDATE ON outbox.delivery, outbox.endpoint_health, outbox.dispatcher, outbox.dead_letter, outbox.setting TO outbox_operator;
 GRANT DELETE ON outbox.delivery, outbox.dead_letter, outbox.dispatcher, outbox.batch TO outbox_operator;
 

@@ -4,7 +4,8 @@ SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(10, 'replay');
 
 -- Puts events back into delivery for one endpoint, in the order of their ids, with a fresh set of attempts. Left alone is
--- what waits or is in flight there already, and what was not cut yet: that comes by itself. A dead letter of it goes.
+-- what waits or is in flight there already, and what was not cut yet: that comes by itself. A dead letter of it goes; if that
+-- held its key, the event takes up its place there.
 -- Returns how many.
 CREATE FUNCTION outbox.send_again(endpoint bigint, events uuid[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -12,9 +13,13 @@ DECLARE
   is_ordered boolean := (SELECT e.ordered FROM outbox.endpoint e WHERE e.id = send_again.endpoint);
   again uuid[];
   keys text[];
+  held_events uuid[]; held_keys text[]; held_places bigint[];
 BEGIN
   IF is_ordered IS NULL THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint USING ERRCODE = 'no_data_found', HINT = 'SELECT id, url FROM outbox.endpoint';
+  END IF;
+  IF is_ordered THEN
+    PERFORM pg_advisory_xact_lock(1296126550, outbox.lock_number(send_again.endpoint));
   END IF;
   WITH busy AS MATERIALIZED (
     SELECT f.event_id FROM outbox.in_flight f WHERE f.endpoint_id = send_again.endpoint
@@ -28,14 +33,21 @@ BEGIN
   IF again IS NULL THEN
     RETURN 0;
   END IF;
-  DELETE FROM outbox.dead_letter l WHERE l.endpoint_id = send_again.endpoint AND l.event_id = ANY (again);
+  WITH gone AS (
+    DELETE FROM outbox.dead_letter l WHERE l.endpoint_id = send_again.endpoint AND l.event_id = ANY (again) RETURNING l.event_id, l.key, l.seq
+  ) SELECT array_agg(g.event_id), array_agg(g.key), array_agg(g.seq) INTO held_events, held_keys, held_places
+    FROM gone g WHERE g.seq IS NOT NULL AND is_ordered;
   PERFORM outbox.park(again, array_fill(send_again.endpoint, ARRAY[cardinality(again)]), keys,
-                      array_fill(clock_timestamp(), ARRAY[cardinality(again)]));
+                      array_fill(clock_timestamp(), ARRAY[cardinality(again)]),
+                      ARRAY(SELECT held_places[array_position(held_events, a.id)] FROM unnest(again) WITH ORDINALITY a(id, ord) ORDER BY a.ord));
+  IF held_keys IS NOT NULL THEN
+    PERFORM outbox.forgive_waiting(array_fill(send_again.endpoint, ARRAY[cardinality(held_keys)]), held_keys);
+  END IF;
   RETURN cardinality(again);
 END $$;
 
--- Sends an endpoint the events of a period again, those of its types (or of `types`) and its tenant, delivered before or
--- not: after a receiver lost what it had, or for a new endpoint that wants the past. Events not cut yet come by themselves.
+-- Sends an endpoint the events of a period again, those of its types (or of `types`) and its tenant that its filter matches,
+-- delivered before or not: after a receiver lost what it had, or for a new endpoint that wants the past. Events not cut yet come by themselves.
 -- At most `max_events`, the oldest first. Returns how many.
 CREATE FUNCTION outbox.replay(
   endpoint bigint, since timestamptz, until timestamptz DEFAULT 'infinity', types text[] DEFAULT NULL, max_events int DEFAULT 1000000
@@ -57,10 +69,13 @@ BEGIN
     SELECT e.id FROM outbox.event e
     WHERE e.id >= outbox.uuid_floor(since) AND e.id <= outbox.uuid_floor(until) AND e.created_at >= since AND e.created_at < until
       AND e.tenant = target.tenant AND outbox.patterns(e.type) && coalesce(types, target.event_types)
+      AND (target.filter IS NULL OR outbox.matches(
+            target.filter, outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata)))
     ORDER BY e.id LIMIT max_events));
 END $$;
 
--- Sends one event again, to one endpoint or to all that are subscribed to it now. Returns to how many.
+-- Sends one event again, to all endpoints that are subscribed to it now, with filters that it matches; or to the endpoint
+-- named, whatever its types and its filter say. Returns to how many.
 CREATE FUNCTION outbox.resend(event uuid, endpoint bigint DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -74,7 +89,10 @@ BEGIN
   RETURN (SELECT coalesce(sum(outbox.send_again(t.id, ARRAY[resend.event])), 0)
           FROM (SELECT DISTINCT s.endpoint_id AS id FROM outbox.event e
                 JOIN outbox.subscription s ON s.tenant = e.tenant AND s.pattern = ANY (outbox.patterns(e.type))
-                WHERE e.id = resend.event ORDER BY 1) t);
+                WHERE e.id = resend.event
+                  AND (s.filter IS NULL OR outbox.matches(
+                        s.filter, outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata)))
+                ORDER BY 1) t);
 END $$;
 
 -- Sends an endpoint a signed test event of type martlet.ping, and nobody else. Returns the event's id: outbox.explain tells
@@ -95,17 +113,20 @@ BEGIN
 END $$;
 
 -- When an endpoint's failed deliveries are tried again: the pause before each attempt, and the time since the first, jitter
--- aside. The same arithmetic as RetryPolicy.swift.
+-- aside. The same arithmetic as RetryPolicy.swift: what `retry_delays` says, or else exponential backoff.
 CREATE FUNCTION outbox.retry_schedule(endpoint bigint) RETURNS TABLE (attempt int, pause interval, after interval)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE tries AS (
-    SELECT 1 AS attempt, interval '0' AS pause, interval '0' AS after, extract(epoch FROM e.first_delay)::float8 AS next, e
+    SELECT 1 AS attempt, interval '0' AS pause, interval '0' AS after, extract(epoch FROM e.first_delay)::float8 AS next,
+           coalesce(cardinality(e.retry_delays) + 1, e.max_attempts) AS attempts, e
     FROM outbox.endpoint e WHERE e.id = retry_schedule.endpoint
     UNION ALL
     SELECT t.attempt + 1, make_interval(secs => p.pause), t.after + make_interval(secs => p.pause),
-           least(t.next * (t.e).multiplier, extract(epoch FROM (t.e).longest_delay)::float8), t.e
-    FROM tries t, LATERAL (SELECT least(t.next, extract(epoch FROM (t.e).longest_delay)::float8) AS pause) p
-    WHERE t.attempt < (t.e).max_attempts AND t.after + make_interval(secs => p.pause) <= (t.e).max_age
+           least(t.next * (t.e).multiplier, extract(epoch FROM (t.e).longest_delay)::float8), t.attempts, t.e
+    FROM tries t, LATERAL (
+      SELECT coalesce(extract(epoch FROM (t.e).retry_delays[t.attempt])::float8,
+                      least(t.next, extract(epoch FROM (t.e).longest_delay)::float8)) AS pause) p
+    WHERE t.attempt < t.attempts AND t.after + make_interval(secs => p.pause) <= (t.e).max_age
   )
   SELECT t.attempt, t.pause, t.after FROM tries t ORDER BY t.attempt
 $$;

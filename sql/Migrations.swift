@@ -26,6 +26,7 @@ package struct Migration: Sendable {
     Migration(8, "0008_reconcile", PackageResources._008_reconcile_sql),
     Migration(9, "0009_roles", PackageResources._009_roles_sql),
     Migration(10, "0010_replay", PackageResources._010_replay_sql),
-    Migration(11, "0011_transform", PackageResources._011_transform_sql),
+    Migration(11, "0011_credentials", PackageResources._011_credentials_sql),
+    Migration(12, "0012_transform", PackageResources._012_transform_sql),
   ]
 }

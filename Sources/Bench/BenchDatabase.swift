@@ -26,11 +26,75 @@ struct BenchDatabase: Sendable {
     try await other.withConnection { try $0.execute("DROP DATABASE \(name)") }
   }
 
-  func addEndpoint(_ url: String, maxInFlight: Int) async throws {
+  func addEndpoint(_ url: String, eventTypes: [String] = ["*"], maxInFlight: Int = 32) async throws {
     try await session.withConnection {
       _ = try $0.query(
-        "SELECT outbox.add_endpoint($1, max_in_flight => $2)",
-        [.text(url), .int4(Int32(clamping: maxInFlight))]
+        "SELECT outbox.add_endpoint($1, event_types => $2, max_in_flight => $3)",
+        [.text(url), .textArray(eventTypes), .int4(Int32(clamping: maxInFlight))]
+      )
+    }
+  }
+
+  /// Another connection to the same database, with a thread of its own.
+  func anotherSession() -> Session {
+    Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(600)))
+  }
+
+  /// Whether the log has been cut to its end.
+  func isCut() async throws -> Bool {
+    try await numbers(
+      """
+      SELECT (p.after_tx IS NULL AND pg_visible_in_snapshot(newest.tx, p.done))::int
+      FROM (SELECT * FROM outbox.position ORDER BY id DESC LIMIT 1) p,
+           (SELECT tx FROM outbox.event ORDER BY tx DESC, id DESC LIMIT 1) newest
+      """
+    ).first == 1
+  }
+
+  /// Whether, moreover, no lease on any of it is left and nothing waits: every outcome is recorded.
+  func isDrained() async throws -> Bool {
+    try await numbers(
+      """
+      SELECT (p.after_tx IS NULL AND p.events >= 0 AND pg_visible_in_snapshot(newest.tx, p.done)
+              AND NOT EXISTS (SELECT FROM outbox.batch) AND NOT EXISTS (SELECT FROM outbox.delivery))::int
+      FROM (SELECT * FROM outbox.position ORDER BY id DESC LIMIT 1) p,
+           (SELECT tx FROM outbox.event ORDER BY tx DESC, id DESC LIMIT 1) newest
+      """
+    ).first == 1
+  }
+
+  func waitUntilCut(within limit: Duration) async throws {
+    let deadline = ContinuousClock.now + limit
+    while try await !isCut() {
+      guard ContinuousClock.now < deadline else { throw BenchError("the log was not cut within \(limit)") }
+      try await Task.sleep(for: .milliseconds(50))
+    }
+  }
+
+  /// What the reconciler counts, of everything.
+  func conservation() async throws -> Conservation {
+    let found = try await numbers(
+      """
+      SELECT pairs, delivered, waiting, in_flight, dead, missing
+      FROM outbox.conservation(clock_timestamp() - interval '1 day', 100000000)
+      """
+    ).map { Int($0) }
+    return Conservation(
+      pairs: found[0],
+      delivered: found[1],
+      waiting: found[2],
+      inFlight: found[3],
+      dead: found[4],
+      missing: found[5]
+    )
+  }
+
+  /// Many at once. `eventTypes`: an SQL expression of the one pattern of endpoint `n`, from 1.
+  func addEndpoints(_ count: Int, url: String, eventTypes: String) async throws {
+    try await session.withConnection {
+      _ = try $0.query(
+        "SELECT count(outbox.add_endpoint($1, event_types => ARRAY[\(eventTypes)])) FROM generate_series(1, $2) n",
+        [.text(url), .int4(Int32(clamping: count))]
       )
     }
   }
@@ -38,24 +102,26 @@ struct BenchDatabase: Sendable {
   /// Events like an application's: a small JSON object, `bodyBytes` long once it is wrapped as a request's body, 1000 a
   /// transaction. No two alike.
   func preload(events: Int, bodyBytes: Int) async throws {
+    for first in stride(from: 1, through: events, by: 1000) {
+      try await insert(first...min(events, first + 999), bodyBytes: bodyBytes)
+    }
+    // The preload's own writing shall not be paid for while the drain is measured.
+    try await session.withConnection { try $0.execute("CHECKPOINT") }
+  }
+
+  /// Such events in one transaction.
+  func insert(_ numbers: ClosedRange<Int>, bodyBytes: Int) async throws {
     let filler = max(0, bodyBytes - Self.envelopeBytes - 105)
     try await session.withConnection { connection in
-      var first = 1
-      while first <= events {
-        let last = min(events, first + 999)
-        _ = try connection.query(
-          """
-          INSERT INTO outbox.event (type, payload)
-          SELECT 'order.created', jsonb_build_object('n', n, 'customer', md5(n::text), 'currency', 'EUR',
-            'total_cents', n % 100000, 'note', left(repeat(md5((-n)::text), $3 / 32 + 1), $3))
-          FROM generate_series($1, $2) n
-          """,
-          [.int4(Int32(first)), .int4(Int32(last)), .int4(Int32(filler))]
-        )
-        first = last + 1
-      }
-      // The preload's own writing shall not be paid for while the drain is measured.
-      try connection.execute("CHECKPOINT")
+      _ = try connection.query(
+        """
+        INSERT INTO outbox.event (type, payload)
+        SELECT 'order.created', jsonb_build_object('n', n, 'customer', md5(n::text), 'currency', 'EUR',
+          'total_cents', n % 100000, 'note', left(repeat(md5((-n)::text), $3 / 32 + 1), $3))
+        FROM generate_series($1, $2) n
+        """,
+        [.int4(Int32(numbers.lowerBound)), .int4(Int32(numbers.upperBound)), .int4(Int32(filler))]
+      )
     }
   }
 
@@ -98,4 +164,14 @@ struct BenchDatabase: Sendable {
       "fsync", "synchronous_commit", "full_page_writes", "autovacuum", "shared_buffers", "max_wal_size", "wal_level",
     ])
   }
+}
+
+/// What has become of the pairs of event and endpoint.
+package struct Conservation: Sendable, Codable {
+  package var pairs: Int
+  package var delivered: Int
+  package var waiting: Int
+  package var inFlight: Int
+  package var dead: Int
+  package var missing: Int
 }

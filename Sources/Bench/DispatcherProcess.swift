@@ -6,20 +6,31 @@ struct DispatcherProcess {
   let process: ChildProcess
   private let launcher: ChildLauncher
 
-  static func start(_ database: BenchDatabase, synchronousCommit: Bool, launcher: ChildLauncher) async throws
-    -> DispatcherProcess
-  {
+  /// - Parameters:
+  ///   - nameServer: asked instead of the host's.
+  ///   - graceSeconds: how long a shutdown waits for what is in flight; nil: the dispatcher's default.
+  static func start(
+    _ database: BenchDatabase,
+    synchronousCommit: Bool,
+    launcher: ChildLauncher,
+    nameServer: SilentNameServer? = nil,
+    graceSeconds: Int? = nil
+  ) async throws -> DispatcherProcess {
     let executable = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     var arguments = [
       executable, "dispatch", "--database-url", database.connectionString, "--name", "bench", "--allow-http",
       "--allow-network", "127.0.0.0/8", "--reconcile-every", "0", "--log-level", "warning",
     ]
     if synchronousCommit { arguments.append("--synchronous-commit") }
+    if let graceSeconds { arguments += ["--grace", "\(graceSeconds)"] }
+    arguments = (nameServer?.prefix ?? []) + arguments
     return DispatcherProcess(process: try await launcher.launch(arguments, log: "dispatcher.log"), launcher: launcher)
   }
 
   var cpuSeconds: Double { ProcessUsage.treeSeconds(of: process.pid) }
   var peakBytes: Int { ProcessUsage.peakBytes(of: process.pid) ?? 0 }
+
+  var threads: Int { ProcessUsage.threads(of: process.pid) ?? 0 }
 
   /// Throws if it has ended by itself.
   func check() async throws {

@@ -120,16 +120,7 @@ package struct DrainBench: Sendable {
   private func waitUntilDrained(_ database: BenchDatabase, _ dispatcher: DispatcherProcess) async throws {
     let deadline = ContinuousClock.now + limit
     while true {
-      // The log is exhausted and no lease on any of it is left: every outcome is recorded.
-      let state = try await database.numbers(
-        """
-        SELECT (p.after_tx IS NULL AND p.events >= 0 AND pg_visible_in_snapshot(newest.tx, p.done)
-                AND NOT EXISTS (SELECT FROM outbox.batch) AND NOT EXISTS (SELECT FROM outbox.delivery))::int
-        FROM (SELECT * FROM outbox.position ORDER BY id DESC LIMIT 1) p,
-             (SELECT tx FROM outbox.event ORDER BY tx DESC, id DESC LIMIT 1) newest
-        """
-      )
-      if state.first == 1 { return }
+      if try await database.isDrained() { return }
       try await dispatcher.check()
       guard ContinuousClock.now < deadline else { throw BenchError("the drain is not done after \(limit)") }
       try await Task.sleep(for: .milliseconds(50))

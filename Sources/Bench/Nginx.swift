@@ -84,14 +84,3 @@ struct Nginx {
     return withLoopback(port) { connect(descriptor, $0, $1) } == 0
   }
 }
-
-/// Calls `body` with the socket address of a loopback port.
-func withLoopback<Result>(_ port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
-  var address = sockaddr_in()
-  address.sin_family = sa_family_t(AF_INET)
-  address.sin_port = port.bigEndian
-  address.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
-  return withUnsafePointer(to: &address) { pointer in
-    pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-  }
-}

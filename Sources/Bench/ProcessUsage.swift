@@ -18,12 +18,32 @@ enum ProcessUsage {
   }
 
   /// The most memory a process has had resident so far; nil if there is no such process.
-  static func peakBytes(of pid: pid_t) -> Int? {
+  static func peakBytes(of pid: pid_t) -> Int? { status(of: pid, "VmHWM").map { $0 * 1024 } }
+
+  /// Of this process: the publishers and the receivers.
+  static func ownSeconds() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+  }
+
+  static func threads(of pid: pid_t) -> Int? { status(of: pid, "Threads") }
+
+  private static func status(of pid: pid_t, _ name: String) -> Int? {
     guard let text = try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8),
-      let line = text.split(separator: "\n").first(where: { $0.hasPrefix("VmHWM:") }),
-      let kilobytes = line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap({ Int($0) })
+      let line = text.split(separator: "\n").first(where: { $0.hasPrefix("\(name):") })
     else { return nil }
-    return kilobytes * 1024
+    return line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) }
+  }
+
+  /// What all processors together have done since the machine started, in ticks.
+  static func machine() -> (busy: Int, all: Int) {
+    let text = (try? String(contentsOfFile: "/proc/stat", encoding: .utf8)) ?? ""
+    // user nice system idle iowait irq softirq steal; what follows is contained in them.
+    let ticks = text.prefix(while: { $0 != "\n" }).split(separator: " ").dropFirst().prefix(8).map { Int($0) ?? 0 }
+    guard ticks.count == 8 else { return (0, 0) }
+    let all = ticks.reduce(0, +)
+    return (all - ticks[3] - ticks[4], all)
   }
 
   /// Line of /proc/PID/stat: `pid (name) state parent …`, where the name may hold spaces and brackets.

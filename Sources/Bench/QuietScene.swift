@@ -9,41 +9,11 @@ struct QuietScene: Sendable {
   let server: EmbeddedPostgres
   let dispatcher: DispatcherProcess
 
-  struct Published {
-    var number: Int
-    /// When it should have been published. That it was not is the machine's doing, and says how much of the rest is.
-    var due: UInt64
-    /// Whether the one before it was done by then.
-    var isOnTime: Bool
-    /// Just before the statement was sent, and just after its commit was confirmed.
-    var began: UInt64
-    var committed: UInt64
-  }
-
-  /// Publishes at fixed moments, whatever the last one took: a slow commit must not thin out the load behind it.
+  /// One event a transaction.
   func publish(first: Int, count: Int, rate: Int, bodyBytes: Int) async throws -> [Published] {
-    try await database.session.withConnection { connection in
-      var published: [Published] = []
-      published.reserveCapacity(count)
-      let origin = monotonicNanoseconds()
-      var isOnTime = true
-      let filler = String(repeating: "x", count: max(0, bodyBytes - 100))
-      for index in 0..<count {
-        let due = origin + UInt64(index) * 1_000_000_000 / UInt64(rate)
-        var until = timespec(tv_sec: Int(due / 1_000_000_000), tv_nsec: Int(due % 1_000_000_000))
-        while clock_nanosleep(CLOCK_MONOTONIC, Int32(TIMER_ABSTIME), &until, nil) == EINTR {}
-        let began = monotonicNanoseconds()
-        _ = try connection.query(
-          "INSERT INTO outbox.event (type, payload) VALUES ('order.created', $1)",
-          [.jsonb(#"{"n": \#(first + index), "note": "\#(filler)"}"#)]
-        )
-        let committed = monotonicNanoseconds()
-        published.append(
-          Published(number: first + index, due: due, isOnTime: isOnTime, began: began, committed: committed)
-        )
-        isOnTime = committed < due + 1_000_000_000 / UInt64(rate)
-      }
-      return published
+    let filler = String(repeating: "x", count: max(0, bodyBytes - 100))
+    return try await SteadyPublisher(session: database.session, rate: rate).publish(first: first, count: count) {
+      try $0.publish($1, type: "order.created", filler: filler)
     }
   }
 

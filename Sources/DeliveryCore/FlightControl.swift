@@ -45,6 +45,9 @@ package struct FlightControl<Item> {
   /// most what is still free.
   package func room(for endpoint: Int64) -> Int { max(0, (free - held(by: endpoint)) / 2) }
 
+  /// How many more an endpoint could start at once; nil while it holds nothing, and so tells no limit.
+  package func startable(for endpoint: Int64) -> Int? { lanes[endpoint].map { max(0, $0.limit - $0.held) } }
+
   package mutating func enqueue(_ item: Item, endpoint: Int64, limit: Int) {
     var lane = lanes.removeValue(forKey: endpoint) ?? Lane()
     lane.queue.append(item)

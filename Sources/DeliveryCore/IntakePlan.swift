@@ -5,7 +5,8 @@
 /// * Look once a second for endpoints with waiting deliveries.
 /// * Claim for endpoints known to have deliveries due, as far as there is room for them.
 /// * Cut as fast as there is room. Where the busiest endpoint has none left but makes some fast enough, wait for it rather
-///   than park its events in the database; where it does not, cut and let them be parked: nobody waits for a slow one.
+///   than park its events in the database; where it does not, cut and let them be parked: nobody waits for a slow one. Nor
+///   for a fast one, if there is somebody to wait: an endpoint that keeps up, and whose events may stand behind in the log.
 /// * When the log is exhausted, poll: every millisecond while events flow, less and less often as they fail to come. A
 ///   poll only asks whether any transaction has begun or ended; if none has, there is nothing to cut.
 package struct IntakePlan {
@@ -14,6 +15,8 @@ package struct IntakePlan {
     package var bytesPerCut = 16 << 20
     /// Over all endpoints.
     package var deliveriesPerClaim = 500
+    /// Where others keep up with their events, a claim of a backlog is no larger, and the log has its turn after each.
+    package var deliveriesPerClaimBesideOthers = 100
     /// The longest that claims keep the log waiting.
     package var cutAmongClaims: Duration = .milliseconds(20)
     package var lookEvery: Duration = .seconds(1)
@@ -23,12 +26,16 @@ package struct IntakePlan {
     /// How often an endpoint is claimed from the beginning all the same: rows that came in below where the last claim
     /// began would otherwise wait for as long as others keep coming.
     package var fullClaimEvery: Duration = .seconds(60)
+    /// How often a rate-limited endpoint with all slots taken is looked at; no question to the database.
+    package var slotPoll: Duration = .milliseconds(5)
     package var shortestPoll: Duration = .milliseconds(1)
     package var longestPoll: Duration = .milliseconds(20)
     /// How long a full but fast endpoint may hold up the cut. Up to `longestPatience` if it is known to be fast: a machine
     /// that stumbles for a moment is no reason to park its events.
     package var patience: Duration = .milliseconds(100)
     package var longestPatience: Duration = .milliseconds(300)
+    /// An endpoint that had all its events delivered no longer ago than this may have more in the log.
+    package var othersWithin: Duration = .seconds(60)
     /// A poll that finds nothing is believed no longer than this; then comes a cut, whatever it says.
     package var cutEvery: Duration = .seconds(1)
     package init() {}
@@ -53,6 +60,9 @@ package struct IntakePlan {
   private var floors: [Int64: Int64] = [:]
   /// When each endpoint with a floor is next claimed from the beginning.
   private var fullClaimAt: [Int64: Duration] = [:]
+  /// Endpoints with a rate limit, as far as claims have told, and when the next claim there is worth while. Nothing is
+  /// claimed there only to be queued: it would have been counted when it was claimed, and would leave in a burst later.
+  private var rateLimited: [Int64: Duration] = [:]
   private var nextLook: Duration = .zero
   private var lastCut: Duration = .zero
   private var lastPoll: Duration = .zero
@@ -64,34 +74,83 @@ package struct IntakePlan {
   private var cutShift = 0
   private var cutsSinceShift = 0
   private var progress: [Int64: Progress] = [:]
+  /// The few endpoints that last had nothing left to do, and when; the latest first.
+  private var idled: [(endpoint: Int64, at: Duration)] = []
+  /// Since when the log has held more than was cut; nil while it does not.
+  private var behindSince: Duration?
 
   package init(limits: Limits = Limits()) { self.limits = limits }
 
   package mutating func next<Item>(_ flight: FlightControl<Item>, mayClaim: Bool = true, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
-    let claimable = due.filter { $0.value <= now && flight.room(for: $0.key) > 0 }
-      .sorted { ($0.value, $0.key) < ($1.value, $1.key) }
-    guard mayClaim, !claimable.isEmpty, flight.free > 0 else { return cutting }
+    let waiting = due.filter { $0.value <= now }
+    let claimable = waiting.filter {
+      room(for: $0.key, flight) > 0 && flight.room(for: $0.key) >= worthwhile($0.key, flight)
+    }.sorted { ($0.value, $0.key) < ($1.value, $1.key) }
+    guard mayClaim else { return cutting }
+    guard !claimable.isEmpty, flight.free > 0 else {
+      // One with a rate limit has all in flight that it takes at a time: its next claim should not wait for a poll.
+      if case .wait(let pause) = cutting,
+        waiting.keys.contains(where: { rateLimited[$0] != nil && flight.room(for: $0) > 0 })
+      {
+        return .wait(min(pause, limits.slotPoll))
+      }
+      return roomOrElse(cutting, for: waiting.keys.sorted(), flight)
+    }
     // Claims come first, but while they go on and on the log gets its turn every so often.
-    if claimsSinceCut > 0, now >= lastCut + limits.cutAmongClaims {
+    let besideOthers = othersMayWait(besides: claimable.map(\.key), at: now)
+    if claimsSinceCut > 0, besideOthers || now >= lastCut + limits.cutAmongClaims {
       switch cutting {
       case .cut, .poll: return cutting
       default: break
       }
     }
-    return nextClaim(claimable.map(\.key), flight, at: now)
+    let most = besideOthers ? limits.deliveriesPerClaimBesideOthers : limits.deliveriesPerClaim
+    return nextClaim(claimable.map(\.key), atMost: most, flight, at: now)
+  }
+
+  /// An endpoint that has much in memory and room for one more can wait until it has room for a few: a claim costs as much
+  /// as twenty deliveries in it, and meanwhile nobody cuts.
+  private func worthwhile<Item>(_ endpoint: Int64, _ flight: FlightControl<Item>) -> Int {
+    max(1, flight.held(by: endpoint) / 4)
+  }
+
+  /// Instead of a mere wait, one that ends when an endpoint with something due has room for it.
+  private func roomOrElse<Item>(_ action: Action, for endpoints: [Int64], _ flight: FlightControl<Item>) -> Action {
+    guard case .wait(let pause) = action,
+      let first = endpoints.filter({ flight.room(for: $0) < worthwhile($0, flight) }).min(by: {
+        worthwhile($0, flight) - flight.room(for: $0) < worthwhile($1, flight) - flight.room(for: $1)
+      })
+    else { return action }
+    return .waitForRoom(endpoint: first, slots: worthwhile(first, flight), pause)
+  }
+
+  /// Whether an endpoint other than these keeps up with its events, and may have more of them in the log.
+  private func othersMayWait(besides endpoints: [Int64], at now: Duration) -> Bool {
+    guard let other = idled.first(where: { !endpoints.contains($0.endpoint) }) else { return false }
+    return other.at + limits.othersWithin >= behindSince ?? now
+  }
+
+  private func room<Item>(for endpoint: Int64, _ flight: FlightControl<Item>) -> Int {
+    let room = flight.room(for: endpoint)
+    guard rateLimited[endpoint] != nil, let startable = flight.startable(for: endpoint) else { return room }
+    return min(room, startable)
   }
 
   /// Of each endpoint what there is room for, and of all together no more than one claim may bring: the longest due first.
-  private mutating func nextClaim<Item>(_ claimable: [Int64], _ flight: FlightControl<Item>, at now: Duration) -> Action
-  {
-    var budget = min(flight.free, limits.deliveriesPerClaim)
+  private mutating func nextClaim<Item>(
+    _ claimable: [Int64],
+    atMost most: Int,
+    _ flight: FlightControl<Item>,
+    at now: Duration
+  ) -> Action {
+    var budget = min(flight.free, most)
     var (endpoints, slots): ([Int64], [Int]) = ([], [])
     for (index, endpoint) in claimable.enumerated() where budget > 0 {
       let share = max(1, budget / (claimable.count - index))
       endpoints.append(endpoint)
-      slots.append(min(flight.room(for: endpoint), max(share, budget / 2)))
+      slots.append(min(room(for: endpoint, flight), max(share, budget / 2)))
       budget -= slots.last!
       if fullClaimAt[endpoint, default: .zero] <= now {
         floors[endpoint] = nil
@@ -114,7 +173,7 @@ package struct IntakePlan {
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
     let wanted = exhausted ? usual / 2 : usual
-    if room < wanted, let fullest {
+    if room < wanted, let fullest, !othersMayWait(besides: [fullest], at: now) {
       let pace = progress[fullest]?.perSecond(at: now)
       let needed = Double(usual / 2 - room)
       let isFast = pace.map { $0 * (limits.patience / .seconds(1)) >= needed } ?? true
@@ -148,11 +207,25 @@ package struct IntakePlan {
   }
 
   /// The answer to a claim. An endpoint that gave fewer than asked for has no more due; the next look will tell when it
-  /// has. One that gave nothing though it was said to be due is searched from the beginning next time.
-  package mutating func claimed(_ yields: [Int64: Yield], asked endpoints: [Int64], slots: [Int]) {
+  /// has. One that gave nothing though it was said to be due is searched from the beginning next time. Where a rate limit
+  /// was what ended it, `again` says in how long the next claim is worth while; that one begins where this one ended.
+  package mutating func claimed(
+    _ yields: [Int64: Yield],
+    asked endpoints: [Int64],
+    slots: [Int],
+    again: [Int64: Duration] = [:],
+    at now: Duration = .zero
+  ) {
     claimsSinceCut += 1
     for (endpoint, slots) in zip(endpoints, slots) {
       let yield = yields[endpoint] ?? Yield()
+      if let pause = again[endpoint] {
+        rateLimited[endpoint] = now + pause
+        if yield.count > 0 { floors[endpoint] = yield.latestDue }
+        due[endpoint] = now + pause
+        continue
+      }
+      if yield.count >= slots { rateLimited[endpoint] = nil }  // a limit would have said when to come again
       if yield.count == 0 {
         floors[endpoint] = nil
       } else {
@@ -173,6 +246,7 @@ package struct IntakePlan {
     lastCut = now
     lastPoll = now
     exhausted = !more
+    behindSince = more ? behindSince ?? now : nil
     hasNews = false
     claimsSinceCut = 0
     guard events != nil else { return }
@@ -195,20 +269,30 @@ package struct IntakePlan {
   package mutating func polled(hasNews: Bool, at now: Duration) {
     lastPoll = now
     self.hasNews = hasNews
+    if !hasNews { claimsSinceCut = 0 }  // that was the log's turn
   }
 
   /// A delivery of this endpoint will be due again after `delay`; spares waiting for the next look if that is sooner.
   package mutating func waits(endpoint: Int64, delay: Duration, at now: Duration) {
-    due[endpoint] = min(due[endpoint] ?? .seconds(Int64.max / 4), now + delay)
+    let soonest = max(now + delay, rateLimited[endpoint] ?? .zero)
+    due[endpoint] = min(due[endpoint] ?? .seconds(Int64.max / 4), soonest)
   }
 
   /// A delivery of this endpoint has come to an end. `isIdle`: it was the last that the endpoint held.
   package mutating func finished(endpoint: Int64, isIdle: Bool = false, at now: Duration) {
     progress[endpoint, default: Progress()].note(isIdle: isIdle, at: now)
+    guard isIdle else { return }
+    if let place = idled.firstIndex(where: { $0.endpoint == endpoint }) {
+      idled.remove(at: place)
+    } else if idled.count == 4 {
+      idled.removeLast()
+    }
+    idled.insert((endpoint, now), at: 0)
   }
 
   /// Endpoints that hold nothing any more need no memory of their pace.
   package mutating func forget(except busy: some Collection<Int64>, at now: Duration) {
+    if rateLimited.count > 1000 { rateLimited = [:] }  // the next claims tell
     guard progress.count > 2 * busy.count + 100 else { return }
     let keep = Set(busy)
     progress = progress.filter { keep.contains($0.key) }

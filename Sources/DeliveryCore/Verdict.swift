@@ -28,8 +28,8 @@ package enum Verdict: Sendable, Equatable {
 
   /// Decides, from the result of attempt number `attempt` (from 1) at a delivery whose event was `age` old at the time.
   ///
-  /// Only 2xx is success (Standard Webhooks). `Retry-After` is honoured on 429 and 503, up to the policy's longest delay,
-  /// and never shortens our own pause.
+  /// Only 2xx is success (Standard Webhooks). `Retry-After` is honoured on 429 and 503, up to the policy's
+  /// `longestRetryAfter`, and never shortens our own pause.
   package init(_ result: AttemptResult, attempt: Int, age: Duration, policy: RetryPolicy, random: Double) {
     switch result {
     case .untried:
@@ -39,13 +39,13 @@ package enum Verdict: Sendable, Equatable {
     case .response(410, _):
       self = .dead(.gone)
     case .response, .failure:
-      guard attempt < policy.maxAttempts else {
+      guard attempt < policy.attempts else {
         self = .dead(.exhausted)
         return
       }
       var delay = policy.delay(afterAttempt: attempt, random: random)
       if case .response(let status, let asked?) = result, status == 429 || status == 503 {
-        delay = max(delay, min(asked, policy.longestDelay))
+        delay = max(delay, min(asked, policy.longestRetryAfter))
       }
       self = age + delay > policy.maxAge ? .dead(.expired) : .retry(after: delay)
     }

@@ -67,10 +67,10 @@ extension Desk {
   }
 
   /// Notes a claim and returns the deliveries in it.
-  func took(_ claimed: [Claimed], asked endpoints: [Int64], slots: [Int], dispatcher: Int64) -> [Held] {
+  func took(_ claim: Claim, asked endpoints: [Int64], slots: [Int], dispatcher: Int64) -> [Held] {
     let now = now
     var yields: [Int64: IntakePlan.Yield] = [:]
-    for delivery in claimed {
+    for delivery in claim.deliveries {
       yields[delivery.endpoint, default: .init()].count += 1
       yields[delivery.endpoint, default: .init()].latestDue = max(
         yields[delivery.endpoint, default: .init()].latestDue,
@@ -78,10 +78,10 @@ extension Desk {
       )
     }
     withState { state in
-      state.plan.claimed(yields, asked: endpoints, slots: slots)
-      state.counters.claimed += claimed.count
+      state.plan.claimed(yields, asked: endpoints, slots: slots, again: claim.again, at: now)
+      state.counters.claimed += claim.deliveries.count
     }
-    return claimed.map {
+    return claim.deliveries.map {
       Held(
         event: $0.event,
         endpoint: $0.endpoint,
@@ -118,20 +118,31 @@ extension Desk {
   }
 
   /// The settings of the endpoints asked for; those that are not among them are gone. What is queued for an endpoint that
-  /// wants nothing now goes back untried.
-  func learned(_ settings: [EndpointSettings], asked ids: [Int64]) {
+  /// wants nothing now goes back untried, and so does what was queued under another rate limit. Returns why nothing can be
+  /// sent to some, where that is news.
+  func learned(_ settings: [EndpointSettings], asked ids: [Int64]) -> [(endpoint: Int64, problem: String)] {
     let now = now
-    let endpoints = settings.map { Endpoint($0, egress: egress, learnedAt: now) }
-    let wakeRecorder = withState { state in
+    let endpoints = settings.map { Endpoint($0, egress: egress, keyring: keyring, learnedAt: now) }
+    let (wakeRecorder, news) = withState { state in
+      let timestamp = Int(state.serverTime.seconds + (now - state.serverTime.at) / .seconds(1))
+      let news = endpoints.compactMap { endpoint -> (endpoint: Int64, problem: String)? in
+        guard let problem = endpoint.problem(at: timestamp),
+          problem != state.endpoints[endpoint.id]?.problem(at: timestamp)
+        else { return nil }
+        return (endpoint.id, problem.words)
+      }
+      let limits = ids.map { state.endpoints[$0]?.rateLimit }
       for id in ids { state.endpoints[id] = nil }
       for endpoint in endpoints { state.endpoints[endpoint.id] = endpoint }
-      for id in ids where state.endpoints[id]?.isEnabled != true {
+      for (id, limit) in zip(ids, limits)
+      where state.endpoints[id]?.isEnabled != true || state.endpoints[id]?.rateLimit != limit {
         for held in state.flight.withdraw(endpoint: id) {
           state.note(Outcome(held, .returned, tried: false))
         }
       }
-      return takeRecorderWakeUp(&state)
+      return (takeRecorderWakeUp(&state), news)
     }
     if wakeRecorder { recordBell.ring() }
+    return news
   }
 }

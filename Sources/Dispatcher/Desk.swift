@@ -2,6 +2,7 @@ import DeliveryCore
 import Foundation
 import HTTPDelivery
 import OutboxStore
+import SecretSealing
 import Synchronization
 
 /// A delivery in memory, between being handed out by the database and its outcome.
@@ -96,6 +97,7 @@ final class Desk: Sendable {
   let limits: Limits
   let egress: EgressPolicy
   let preparation = Preparation()
+  let keyring: Keyring
   let intakeBell: Bell
   let recordBell: Bell
   let leaseBell: Bell
@@ -105,10 +107,12 @@ final class Desk: Sendable {
   init(
     limits: Limits,
     egress: EgressPolicy,
+    keyring: Keyring = Keyring(),
     surroundings: Surroundings = .host()
   ) {
     self.limits = limits
     self.egress = egress
+    self.keyring = keyring
     self.surroundings = surroundings
     (intakeBell, recordBell, leaseBell) = (surroundings.bell(), surroundings.bell(), surroundings.bell())
     self.state = Mutex(
@@ -221,16 +225,9 @@ final class Desk: Sendable {
         let age = held.age + (now - held.takenAt)
         if age > endpoint.policy.maxAge {
           finishUntried(held, .dead(.expired), &state)
-        } else if let problem = endpoint.problem {
+        } else if let problem = endpoint.problem(at: timestamp) {
           state.flight.finish(endpoint: held.endpoint)
-          let verdict = Verdict(
-            .failure,
-            attempt: held.attempts + 1,
-            age: age,
-            policy: endpoint.policy,
-            random: random()
-          )
-          state.note(Outcome(held, verdict, tried: true, error: problem))
+          state.note(Outcome(held, problem, policy: endpoint.policy, age: age, random: random()))
         } else {
           let tag = state.nextTag
           state.nextTag += 1

@@ -21,7 +21,7 @@ protocol DispatchStore {
     throws(PostgresError) -> Cut?
   func claim(dispatcher: Int64, endpoints: [Int64], slots: [Int], floors: [Timestamp?], resyncs: Int?)
     throws(PostgresError)
-    -> [Claimed]
+    -> Claim
   func record(dispatcher: Int64, _ outcomes: [Outcome], finishedBatches: [Int64], again: Bool, resyncs: Int?)
     throws(PostgresError)
     -> [EndpointChange]

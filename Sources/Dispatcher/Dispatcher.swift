@@ -19,7 +19,7 @@ package final class Dispatcher: Service {
     var limits = Desk.Limits()
     limits.capacity = configuration.capacity
     limits.maxInFlight = configuration.maxInFlight
-    let desk = Desk(limits: limits, egress: configuration.http.egress)
+    let desk = Desk(limits: limits, egress: configuration.http.egress, keyring: configuration.keyring)
     self.configuration = configuration
     self.logger = logger
     self.desk = desk
@@ -49,7 +49,12 @@ package final class Dispatcher: Service {
     let transform = TransformLoop(desk: desk, engine: engine, end: end)
     // Unstructured, so that it can be cancelled alone when all else has come to its end.
     let maintenance = Task { [configuration, logger] in
-      await Maintenance(database: configuration.database, every: configuration.maintainEvery, logger: logger).run()
+      await Maintenance(
+        database: configuration.database,
+        every: configuration.maintainEvery,
+        keyring: configuration.keyring,
+        logger: logger
+      ).run()
     }
     await withTaskCancellationHandler {
       await withGracefulShutdownHandler {
@@ -59,7 +64,13 @@ package final class Dispatcher: Service {
             // A lease waits for the disk: were its id given out again after a crash, two dispatchers would share it.
             await self.loop("martlet-lease", bell: self.desk.leaseBell, waitsForDisk: true) { lease.run($0) }
           }
-          group.addTask { await self.loop("martlet-intake", bell: self.desk.intakeBell) { intake.run($0) } }
+          // Everybody's deliveries wait for this loop, so a statement in it that takes long is ended soon: a cut is made
+          // smaller then, or gets past the endpoint whose filter took the time.
+          group.addTask {
+            await self.loop("martlet-intake", bell: self.desk.intakeBell, statementTimeout: .seconds(10)) {
+              intake.run($0)
+            }
+          }
           group.addTask {
             await self.loop(
               "martlet-transform",

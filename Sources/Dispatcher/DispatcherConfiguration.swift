@@ -1,6 +1,7 @@
 import Foundation
 import HTTPDelivery
 import Postgres
+import SecretSealing
 
 /// The version of this build, as in `outbox.dispatcher.version` and the `User-Agent`.
 package let martletVersion = "0.1.0"
@@ -22,11 +23,15 @@ package struct DispatcherConfiguration: Sendable {
   /// How long an endpoint's transform may take for one event.
   package var transformTimeout: Duration = .seconds(1)
   package var maintainEvery: Duration = .seconds(60)
+  /// What secrets and credentials are sealed with in the database; without a key they stay as they are.
+  package var keyring = Keyring()
   /// Whether outcomes and cuts wait for the disk. They need not: what a crash of PostgreSQL takes back is delivered again.
   package var synchronousCommit = false
 
   package init(database: ConnectionConfiguration, name: String, http: HTTPEngineConfiguration) {
     self.database = database
+    // The dispatcher reads secrets. Whoever may create an operator in schema public could otherwise have it run here.
+    self.database.setUp.append("SET search_path = pg_catalog, pg_temp")
     self.name = name
     self.http = http
   }

@@ -14,7 +14,8 @@ extension HTTPRequest {
     var headers = endpoint.headerLines
     headers.append("webhook-id: \(id)")
     headers.append("webhook-timestamp: \(timestamp)")
-    headers.append("webhook-signature: \(endpoint.signer.signature(id: id, timestamp: timestamp, body: body.bytes))")
+    let signer = endpoint.signer(at: timestamp)
+    headers.append("webhook-signature: \(signer.signature(id: id, timestamp: timestamp, body: body.bytes))")
     endpoint.format.addHeaderLines(for: event, to: &headers)
     if let token { headers.append("Authorization: Bearer \(token)") }
     if let traceparent = event.traceparent, TraceContext.isTraceparent(traceparent) {
@@ -23,7 +24,14 @@ extension HTTPRequest {
         headers.append("tracestate: \(tracestate)")
       }
     }
-    self.init(tag: departure.tag, url: endpoint.url, headers: headers, body: body, timeout: endpoint.timeout)
+    self.init(
+      tag: departure.tag,
+      url: endpoint.url,
+      headers: headers,
+      body: body,
+      timeout: endpoint.timeout,
+      clientIdentity: endpoint.clientIdentity
+    )
   }
 }
 

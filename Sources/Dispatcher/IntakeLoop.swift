@@ -52,15 +52,15 @@ struct IntakeLoop {
       }
     case .claim(let endpoints, let slots, let floors):
       return database.step { store throws(PostgresError) in
-        let claimed = try store.claim(
+        let claim = try store.claim(
           dispatcher: dispatcher,
           endpoints: endpoints,
           slots: slots,
           floors: floors.map { $0.map(Timestamp.init(microsecondsSince2000:)) },
           resyncs: desk.resyncs
         )
-        let held = desk.took(claimed, asked: endpoints, slots: slots, dispatcher: dispatcher)
-        try send(held, versions: claimed.map { ($0.endpoint, $0.version) }, store)
+        let held = desk.took(claim, asked: endpoints, slots: slots, dispatcher: dispatcher)
+        try send(held, versions: claim.deliveries.map { ($0.endpoint, $0.version) }, store)
       }
     case .cut(let events, let direct, let perEndpoint, let busy, let slots):
       let step = database.step { store throws(PostgresError) in
@@ -92,7 +92,13 @@ struct IntakeLoop {
   }
 
   private func learn(_ endpoints: [Int64], _ store: any DispatchStore) throws(PostgresError) {
-    if !endpoints.isEmpty { desk.learned(try store.endpoints(endpoints), asked: endpoints) }
+    guard !endpoints.isEmpty else { return }
+    for (endpoint, problem) in desk.learned(try store.endpoints(endpoints), asked: endpoints) {
+      logger.error(
+        "nothing can be sent to an endpoint",
+        metadata: ["endpoint": "\(endpoint)", "problem": "\(problem)"]
+      )
+    }
   }
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) -> DatabaseLoop.Step<Void> {

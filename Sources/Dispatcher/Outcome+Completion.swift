@@ -49,6 +49,24 @@ extension Outcome {
   }
 }
 
+extension Outcome {
+  /// How long a delivery waits that our own side of an endpoint's settings holds up. The circuit opens meanwhile like with
+  /// any failure, so that a backlog does not go round and round.
+  private static let unusableDelay: Duration = .seconds(30)
+
+  /// What is not sent because of a problem with the endpoint's settings.
+  init(_ held: Held, _ problem: Endpoint.Problem, policy: RetryPolicy, age: Duration, random: Double) {
+    if problem.isAttempt {
+      let verdict = Verdict(.failure, attempt: held.attempts + 1, age: age, policy: policy, random: random)
+      self.init(held, verdict, tried: true, error: problem.words)
+    } else {
+      let delay = min(Self.unusableDelay, policy.longestDelay)
+      self.init(held, .retry(after: delay), tried: true, error: problem.words)
+      attempt = held.attempts
+    }
+  }
+}
+
 extension RetryAfter {
   /// From now. A date is held against this host's clock; the result is bounded by the caller.
   fileprivate var duration: Duration {

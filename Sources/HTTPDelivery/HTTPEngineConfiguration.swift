@@ -1,6 +1,9 @@
 /// The engine's limits and policies.
 package struct HTTPEngineConfiguration: Sendable {
   package var egress: EgressPolicy
+  /// Makes all connections, if set; see there for what becomes of the egress policy. Nothing but this sets one: not the
+  /// environment's `http_proxy`.
+  package var proxy: HTTPProxy?
   /// Idle connections kept open, over all hosts; beyond it the one idle the longest is closed.
   package var maxConnections: Int
   /// Connections to one scheme, host and port, for each client identity. Further requests to it wait inside the engine, on their own deadline.
@@ -22,9 +25,12 @@ package struct HTTPEngineConfiguration: Sendable {
 
   /// Names with fixed addresses, `host:port:address[,address]…`: lets tests have names that resolve as they need.
   var resolve: [String] = []
+  /// The same, asked before every request: lets tests have names that change their mind.
+  var resolveAnew: (@Sendable () -> [String])?
 
   package init(
     egress: EgressPolicy = EgressPolicy(),
+    proxy: HTTPProxy? = nil,
     maxConnections: Int = 1024,
     maxConnectionsPerHost: Int = 1024,
     connectTimeout: Duration = .seconds(10),
@@ -36,6 +42,7 @@ package struct HTTPEngineConfiguration: Sendable {
     http2: Bool = true
   ) {
     self.egress = egress
+    self.proxy = proxy
     self.maxConnections = maxConnections
     self.maxConnectionsPerHost = maxConnectionsPerHost
     self.connectTimeout = connectTimeout

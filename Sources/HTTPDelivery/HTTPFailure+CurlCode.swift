@@ -22,7 +22,11 @@ extension HTTPFailure {
   ///   - phase: how far the exchange had come.
   ///   - detail: libcurl's own words, already fit to be shown; may be empty.
   init(curlCode: CURLcode, phase: ExchangePhase, detail: String) {
-    let kind = Kind(curlCode: curlCode, phase: phase)
+    var kind = Kind(curlCode: curlCode, phase: phase)
+    // libcurl reports what is wrong with a chunked body as a failure to receive it.
+    if curlCode == CURLE_RECV_ERROR, detail.hasSuffix("in chunked-encoding") {
+      kind = detail.hasPrefix("Out of memory") ? .responseTooLarge : .malformedResponse
+    }
     let words: String
     switch kind {
     case .dns: words = "the host name could not be resolved"
@@ -37,6 +41,7 @@ extension HTTPFailure {
     case .malformedResponse: words = "the answer is not valid HTTP"
     case .responseTooLarge: words = "the response's header is too large"
     case .egressDenied: words = "the egress policy refuses the address"
+    case .proxy: words = "the proxy cannot be used"
     case .invalidRequest: words = "the request cannot be sent"
     case .aborted: words = "the exchange was aborted"
     case .other: words = "libcurl error \(curlCode.rawValue)"
@@ -48,8 +53,11 @@ extension HTTPFailure {
 extension HTTPFailure.Kind {
   init(curlCode: CURLcode, phase: ExchangePhase) {
     switch curlCode {
-    case CURLE_COULDNT_RESOLVE_HOST, CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
       self = .dns
+
+    case CURLE_COULDNT_RESOLVE_PROXY, CURLE_PROXY:
+      self = .proxy
 
     case CURLE_COULDNT_CONNECT, CURLE_INTERFACE_FAILED, CURLE_NO_CONNECTION_AVAILABLE, CURLE_QUIC_CONNECT_ERROR:
       self = .connect

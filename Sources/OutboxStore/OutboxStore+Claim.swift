@@ -12,6 +12,13 @@ package struct Claimed: Sendable {
   package var age: Duration
 }
 
+/// What a claim brought.
+package struct Claim: Sendable {
+  package var deliveries: [Claimed] = []
+  /// Endpoints where a rate limit may have left something that is due, and in how long to come again.
+  package var again: [Int64: Duration] = [:]
+}
+
 extension OutboxStore {
   /// Endpoints with deliveries waiting, and how long until the first of each is due.
   package func waiting() throws(PostgresError) -> [(endpoint: Int64, dueIn: Duration)] {
@@ -25,9 +32,10 @@ extension OutboxStore {
     return waiting
   }
 
-  /// Claims deliveries that are due, at most `slots` of each endpoint, none due before its floor (nil: no floor).
+  /// Claims deliveries that are due, at most `slots` of each endpoint and what its rate limit lets through, none due before
+  /// its floor (nil: no floor).
   package func claim(dispatcher: Int64, endpoints: [Int64], slots: [Int], floors: [Timestamp?], resyncs: Int? = nil)
-    throws(PostgresError) -> [Claimed]
+    throws(PostgresError) -> Claim
   {
     let rows = try connection.query(
       """
@@ -39,10 +47,14 @@ extension OutboxStore {
         .timestampArray(floors), .int8(resyncs.map { Int64($0) }),
       ]
     )
-    var claimed: [Claimed] = []
-    claimed.reserveCapacity(rows.count)
+    var claim = Claim()
+    claim.deliveries.reserveCapacity(rows.count)
     for row in 0..<rows.count {
-      claimed.append(
+      guard try rows.uuid(row, 5) != nil else {
+        claim.again[try rows.required(rows.int64(row, 0), 0)] = .milliseconds(try rows.required(rows.int64(row, 4), 4))
+        continue
+      }
+      claim.deliveries.append(
         Claimed(
           event: try rows.event(row, from: 5),
           endpoint: try rows.required(rows.int64(row, 0), 0),
@@ -53,6 +65,6 @@ extension OutboxStore {
         )
       )
     }
-    return claimed
+    return claim
   }
 }

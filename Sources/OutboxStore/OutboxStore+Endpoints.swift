@@ -19,8 +19,27 @@ package struct EndpointSettings: Sendable {
   package var maxAttempts: Int
   package var maxAge: Duration
   package var maxInFlight: Int
-  /// Secrets valid now, the newest first, one a line in the form of Standard Webhooks. Never logged.
-  package var secrets: [String]
+  /// The pause before each further attempt, instead of the four above that say when; nil: exponential backoff.
+  package var retryDelays: [Duration]?
+  /// Deliveries a second, which claims enforce.
+  package var rateLimit: Double?
+  /// Secrets valid now, the newest first.
+  package var secrets: [Secret]
+  package var credentials: [Credential]
+
+  package struct Secret: Sendable, Equatable {
+    /// In the form of Standard Webhooks, or sealed.
+    package var text: Sensitive
+    /// Microseconds since 1970, by the database's clock; nil if it does not end.
+    package var expiresAt: Int64?
+  }
+
+  /// What it is authenticated with, beside signatures.
+  package struct Credential: Sendable, Equatable {
+    package var kind: String
+    /// JSON, or sealed.
+    package var value: Sensitive
+  }
 }
 
 extension OutboxStore {
@@ -47,8 +66,15 @@ extension OutboxStore {
         (extract(epoch FROM e.longest_delay) * 1000)::bigint, e.jitter, e.max_attempts,
         (extract(epoch FROM e.max_age) * 1000)::bigint, e.max_in_flight,
         e.ordered, e.transform,
-        (SELECT string_agg(s.secret, E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
-         WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp()))
+        (SELECT string_agg(s.secret || ' ' || CASE WHEN isfinite(s.expires_at) THEN (extract(epoch FROM s.expires_at) * 1000000)::bigint::text ELSE '' END,
+           E'\\n' ORDER BY s.id DESC) FROM outbox.endpoint_secret s
+         WHERE s.endpoint_id = e.id AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())),
+        -- A line break in JSON is white space.
+        (SELECT string_agg(c.kind || ' ' || translate(c.value, E'\\r\\n', '  '), E'\\n' ORDER BY c.kind) FROM outbox.endpoint_credential c
+         WHERE c.endpoint_id = e.id),
+        (SELECT array_agg((extract(epoch FROM d.pause) * 1000)::bigint ORDER BY d.ord)
+         FROM unnest(e.retry_delays) WITH ORDINALITY d(pause, ord)),
+        e.rate_limit
       FROM outbox.endpoint e WHERE e.id = ANY ($1)
       """,
       [.int8Array(ids)]
@@ -76,10 +102,21 @@ extension OutboxStore {
           maxAttempts: Int(try rows.required(rows.int64(row, 11), 11)),
           maxAge: try milliseconds(row, 12),
           maxInFlight: Int(try rows.required(rows.int64(row, 13), 13)),
-          secrets: rows.string(row, 16)?.split(separator: "\n").map(String.init) ?? []
+          retryDelays: try rows.int64Array(row, 18)?.map { .milliseconds($0) },
+          rateLimit: try rows.double(row, 19),
+          secrets: Self.pairs(rows.string(row, 16)).map { .init(text: Sensitive($0), expiresAt: Int64($1)) },
+          credentials: Self.pairs(rows.string(row, 17)).map { .init(kind: $0, value: Sensitive($1)) }
         )
       )
     }
     return endpoints
+  }
+
+  /// Lines of a word and a rest.
+  private static func pairs(_ lines: String?) -> [(String, String)] {
+    (lines ?? "").split(separator: "\n").map { line in
+      let word = line.prefix { $0 != " " }
+      return (String(word), String(line.dropFirst(word.count + 1)))
+    }
   }
 }

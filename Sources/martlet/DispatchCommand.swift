@@ -19,6 +19,7 @@ struct DispatchCommand: AsyncParsableCommand {
 
   @OptionGroup var database: DatabaseOptions
   @OptionGroup var egress: EgressOptions
+  @OptionGroup var key: SecretKeyOptions
   @Option(help: "Shown in outbox.dispatcher. Default: host name and process id.") var name: String?
   @Option(help: "Deliveries in flight at most, over all endpoints.") var maxInFlight = 1000
   @Option(help: "Seconds after its last sign of life until others take over.") var lease = 15
@@ -36,6 +37,7 @@ struct DispatchCommand: AsyncParsableCommand {
   )
   var caFile: String?
   @Option(help: "Seconds that an endpoint's transform may take for one event.") var transformTimeout = 1.0
+  @OptionGroup var proxy: ProxyOptions
   @Flag(help: "Wait for the disk with every cut and record. Without it a crash of PostgreSQL may cause redeliveries.")
   var synchronousCommit = false
   @Option(
@@ -67,6 +69,7 @@ struct DispatchCommand: AsyncParsableCommand {
       throw ValidationError("--admin \(admin) is not an IPv4 address and a port: 127.0.0.1:9464")
     }
     _ = try egress.policy()
+    _ = try proxy.proxy()
   }
 
   private static func address(_ text: String) -> (host: String, port: UInt16)? {
@@ -79,6 +82,7 @@ struct DispatchCommand: AsyncParsableCommand {
     var logger = Logger(label: "martlet") { StreamLogHandler.standardError(label: $0) }
     logger.logLevel = logLevel
     var http = HTTPEngineConfiguration(egress: try egress.policy(), userAgent: "Martlet/\(martletVersion)")
+    http.proxy = try proxy.proxy()
     http.caFile = caFile
     http.maxConnections = maxInFlight
     // Endpoints on one host must not wait for each other: the endpoint's own limit is the one that counts.
@@ -95,6 +99,7 @@ struct DispatchCommand: AsyncParsableCommand {
     configuration.gracePeriod = .seconds(grace)
     configuration.synchronousCommit = synchronousCommit
     configuration.transformTimeout = .milliseconds(Int64(transformTimeout * 1000))
+    configuration.keyring = try key.keyring()
     logger.notice(
       "martlet \(martletVersion) dispatches",
       metadata: [
@@ -102,6 +107,7 @@ struct DispatchCommand: AsyncParsableCommand {
         "allow_networks": "\(egress.allowNetwork.isEmpty ? "public only" : egress.allowNetwork.joined(separator: " "))",
         "deny_networks": "\(egress.denyNetwork.isEmpty ? "none" : egress.denyNetwork.joined(separator: " "))",
         "allow_hosts": "\(egress.allowHost.isEmpty ? "all" : egress.allowHost.joined(separator: " "))",
+        "proxy": "\(http.proxy.map(\.description) ?? "none")",
         "deny_hosts": "\(egress.denyHost.isEmpty ? "none" : egress.denyHost.joined(separator: " "))",
       ]
     )

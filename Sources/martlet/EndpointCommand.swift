@@ -2,14 +2,16 @@ import ArgumentParser
 import HTTPDelivery
 import OutboxStore
 import Postgres
+import SecretSealing
 import WebhookSignature
 
 struct EndpointCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "endpoint",
-    abstract: "Where to deliver: add, set, list, show, ping, pause, resume, disable, rotate-secret, delete.",
+    abstract: "Where to deliver: add, set, list, show, ping, pause, resume, disable, rotate-secret, set-auth, delete.",
     subcommands: [
       Add.self, Set.self, List.self, Show.self, Ping.self, Pause.self, Resume.self, Disable.self, RotateSecret.self,
+      SetAuth.self,
       Delete.self,
     ]
   )
@@ -19,13 +21,19 @@ struct EndpointCommand: AsyncParsableCommand {
       abstract: "Add an endpoint. Prints its id and, this once, its signing secret."
     )
     @OptionGroup var database: DatabaseOptions
+    @OptionGroup var key: SecretKeyOptions
     @OptionGroup var egress: EgressOptions
     @OptionGroup var output: OutputOptions
     @Argument(help: "https://…") var url: String
     @OptionGroup var settings: EndpointSettingsOptions
     @Option(help: "whsec_… (HMAC) or whsk_… (ed25519). Default: a new one.") var secret: String?
+    @Flag(name: .customLong("ed25519"), help: "Sign with an ed25519 key, of which receivers need the public half only.")
+    var isEd25519 = false
 
-    func validate() throws { _ = try egress.policy() }
+    func validate() throws {
+      guard !isEd25519 || secret == nil else { throw ValidationError("Say one of --secret and --ed25519.") }
+      _ = try egress.policy()
+    }
 
     func run() async throws {
       do {
@@ -33,27 +41,34 @@ struct EndpointCommand: AsyncParsableCommand {
       } catch let error as WebhookURLError {
         throw CommandFailure("The URL is not usable: \(error)")
       }
-      let secret = secret ?? SigningKey.generate().encoded
+      let signingKey: SigningKey
       do {
-        _ = try SigningKey(parsing: secret)
+        signingKey = try secret.map { try SigningKey(parsing: $0) } ?? .new(isEd25519: isEd25519)
       } catch {
         throw CommandFailure("The secret is not usable: \(error)")
       }
-      let (more, parameters) = try settings.settings().list(joinedBy: "=>", from: 3)
-      let id = try await database.withStore { [url, secret] store in
+      let keyring = try key.keyring()
+      let (more, parameters) = try settings.settings().list(joinedBy: "=>", from: 2)
+      let id = try await database.withStore { [url] store in
+        // Sealed for this endpoint, so the endpoint comes first; in one transaction, so that there is none without a secret.
         try refusing {
-          let rows = try store.connection.query(
-            "SELECT outbox.add_endpoint($1, secret => $2\(more.isEmpty ? "" : ", ")\(more))",
-            [.text(url), .text(secret)] + parameters
-          )
-          return try rows.required(rows.int64(0, 0), 0)
+          try store.connection.transaction { connection in
+            let rows = try connection.query(
+              "SELECT outbox.add_endpoint($1, signature => 'later'\(more.isEmpty ? "" : ", ")\(more))",
+              [.text(url)] + parameters
+            )
+            let id = try rows.required(rows.int64(0, 0), 0)
+            try rotate(connection, id, overlapHours: 0, signingKey, keyring)
+            return id
+          }
         }
       }
       if output.json {
-        print(#"{"id":\#(id),"secret":"\#(secret)"}"#)
+        let (name, value) = signingKey.forReceiver
+        print(#"{"id":\#(id),"\#(name)":"\#(value)"}"#)
       } else {
         print("endpoint \(id)")
-        print("secret \(secret)  (give it to the receiver; it is not shown again)")
+        print(signingKey.announcement)
       }
     }
   }
@@ -123,7 +138,11 @@ struct EndpointCommand: AsyncParsableCommand {
       try await database.withStore { [output, id] store in
         let sql = """
           SELECT e.*, s.circuit, s.consecutive_failures, s.failing_since, s.last_error, s.probe_at, s.waiting, s.dead_letters,
-            (SELECT count(*) FROM outbox.endpoint_secret x WHERE x.endpoint_id = e.id) AS secrets
+            s.filter_failures, s.filter_failed_at, s.filter_error,
+            (SELECT string_agg(concat_ws(' ', k.kind, k.public_key, 'until ' || k.expires_at::timestamptz(0)), ', ' ORDER BY k.id DESC)
+             FROM outbox.endpoint_key k WHERE k.endpoint_id = e.id AND (k.expires_at IS NULL OR k.expires_at > now())) AS signing_keys,
+            (SELECT string_agg(c.kind || ' since ' || c.updated_at::timestamptz(0), ', ' ORDER BY c.kind)
+             FROM outbox.endpoint_credential c WHERE c.endpoint_id = e.id) AS credentials
           FROM outbox.endpoint e JOIN outbox.endpoint_status s ON s.id = e.id WHERE e.id = $1
           """
         guard try store.connection.query(sql, [.int8(id)]).count > 0 else { throw CommandFailure.unknownEndpoint(id) }
@@ -165,21 +184,31 @@ struct EndpointCommand: AsyncParsableCommand {
       abstract: "Make a new signing secret and print it, this once. The old one signs beside it for a while."
     )
     @OptionGroup var database: DatabaseOptions
+    @OptionGroup var key: SecretKeyOptions
     @Argument(help: "The endpoint's id.") var id: Int64
     @Option(help: "Hours during which both secrets sign.") var overlapHours = 24
+    @Flag(name: .customLong("ed25519"), help: "Make an ed25519 key. Default: the same kind as before.")
+    var isEd25519 = false
+    @Flag(name: .customLong("hmac"), help: "Make an HMAC secret.") var isHMAC = false
     func validate() throws {
       guard overlapHours >= 0 else { throw ValidationError("--overlap-hours must not be negative.") }
+      guard !isEd25519 || !isHMAC else { throw ValidationError("Say one of --ed25519 and --hmac.") }
     }
     func run() async throws {
-      let secret = try await database.withStore { [id, overlapHours] store in
+      let keyring = try key.keyring()
+      let fresh = try await database.withStore { [id, overlapHours, isEd25519, isHMAC] store in
         try unlessUnknown(id) {
-          try store.connection.query(
-            "SELECT outbox.rotate_secret($1, $2 * interval '1 hour')",
-            [.int8(id), .int4(Int32(clamping: overlapHours))]
-          ).string(0, 0)
+          let kind = try store.connection.query(
+            "SELECT kind FROM outbox.endpoint_key WHERE endpoint_id = $1 ORDER BY id DESC LIMIT 1",
+            [.int8(id)]
+          )
+          let wasEd25519 = kind.count > 0 && kind.string(0, 0) == "ed25519"
+          let fresh = SigningKey.new(isEd25519: isEd25519 || (wasEd25519 && !isHMAC))
+          try rotate(store.connection, id, overlapHours: overlapHours, fresh, keyring)
+          return fresh
         }
       }
-      print("secret \(secret ?? "")  (give it to the receiver; it is not shown again)")
+      print(fresh.announcement)
     }
   }
 
@@ -255,7 +284,7 @@ struct EndpointCommand: AsyncParsableCommand {
     print("endpoint \(id) is \(done)")
   }
 
-  fileprivate static func unlessUnknown<Value>(_ id: Int64, _ body: () throws -> Value) throws -> Value {
+  static func unlessUnknown<Value>(_ id: Int64, _ body: () throws -> Value) throws -> Value {
     do {
       return try body()
     } catch let error as PostgresError where error.sqlState == "P0002" {
@@ -272,6 +301,31 @@ private func refusing<Value>(_ body: () throws -> Value) throws -> Value {
     where error.sqlState.hasPrefix("22") || error.sqlState.hasPrefix("23") || error.sqlState == "42601"
   {
     throw CommandFailure(error.message + (error.hint.map { "\n\($0)" } ?? ""))
+  }
+}
+
+/// Stores a secret, sealed if there is a key to seal with.
+private func rotate(_ connection: Connection, _ id: Int64, overlapHours: Int, _ key: SigningKey, _ keyring: Keyring)
+  throws
+{
+  let stored = keyring.isEmpty ? key.encoded : try keyring.seal(key.encoded, for: .secret(endpoint: id))
+  _ = try connection.query(
+    "SELECT outbox.rotate_secret($1, $2 * interval '1 hour', $3, public_key => $4)",
+    [.int8(id), .int4(Int32(clamping: overlapHours)), .text(stored), .text(key.publicKey)]
+  )
+}
+
+extension SigningKey {
+  fileprivate static func new(isEd25519: Bool) -> SigningKey { isEd25519 ? .generateEd25519() : .generate() }
+
+  /// What a receiver needs: the shared secret, or the public half.
+  fileprivate var forReceiver: (name: String, value: String) {
+    publicKey.map { ("public_key", $0) } ?? ("secret", encoded)
+  }
+
+  fileprivate var announcement: String {
+    publicKey.map { "public key \($0)  (for the receiver)" }
+      ?? "secret \(encoded)  (give it to the receiver; it is not shown again)"
   }
 }
 

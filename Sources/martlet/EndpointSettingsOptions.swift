@@ -133,6 +133,11 @@ struct EndpointSettingsOptions: ParsableArguments {
       let name = String(header.prefix { $0 != ":" })
       let value = String(header.drop { $0 != ":" }.dropFirst().drop { $0 == " " })
       if let problem = HTTPHeader.problem(name: name, value: value) { throw CommandFailure(problem) }
+      guard name.lowercased() != "authorization" else {
+        throw CommandFailure(
+          "Authorization is a secret, and headers are not: everybody may read them. Use martlet endpoint set-auth."
+        )
+      }
       guard object.updateValue(value, forKey: name) == nil else {
         throw CommandFailure("The header \(name) is given twice.")
       }

@@ -22,6 +22,10 @@ struct EventCommand: AsyncParsableCommand {
     @Option(help: "For ordered endpoints: events with the same key arrive in order.") var key: String?
     @Option(help: "The tenant it belongs to.") var tenant = ""
     @Option(help: "A JSON object of your own.") var metadata = "{}"
+    @Option(help: "Publish once: a second time with the same key prints the id of the first, and publishes nothing.")
+    var dedupKey: String?
+    @Option(help: "For how long --dedup-key holds, as PostgreSQL reads an interval; at most 30 days.")
+    var dedupWindow = "24 hours"
 
     func run() async throws {
       var text = payload
@@ -31,11 +35,16 @@ struct EventCommand: AsyncParsableCommand {
         }
         text = input
       }
-      let parameters: [Parameter] = [.text(type), .jsonb(text), .text(key), .text(tenant), .jsonb(metadata)]
+      let parameters: [Parameter] = [
+        .text(type), .jsonb(text), .text(key), .text(tenant), .jsonb(metadata), .text(dedupKey), .text(dedupWindow),
+      ]
       // No check of the schema's version: a publisher may not read it, and needs not.
       let id = try await database.withStore(requiresSchema: false) { store in
         do {
-          let rows = try store.connection.query("SELECT outbox.publish($1, $2, $3, $4, $5)", parameters)
+          let rows = try store.connection.query(
+            "SELECT outbox.publish($1, $2, $3, $4, $5, dedup_key => $6, dedup_window => $7::text::interval)",
+            parameters
+          )
           return try rows.required(rows.uuid(0, 0), 0)
         } catch let error as PostgresError {
           throw CommandFailure(publishing: error)
@@ -145,6 +154,7 @@ extension CommandFailure {
     case "23514": self.init("The event was refused: \(error.message).")
     case "54001": self.init("The payload was refused: it is nested too deeply.")
     case "3F000", "42P01", "42883": self.init("This database has no outbox. Run `martlet migrate` first.")
+    case "22007", "22008", "22015": self.init("The event was refused: \(error.message).")
     case "22P02", "22P05", "22021": self.init("The payload was refused: \(error.message). \(error.detail ?? "")")
     default: self.init(error)
     }

@@ -21,7 +21,7 @@ struct Martlet: AsyncParsableCommand {
     version: martletVersion,
     subcommands: [
       MigrateCommand.self, DispatchCommand.self, ReconcileCommand.self, EndpointCommand.self, EventCommand.self,
-      DeadCommand.self, ReceiveCommand.self, DemoCommand.self, BenchCommand.self,
+      DeadCommand.self, SecretCommand.self, ReceiveCommand.self, DemoCommand.self, BenchCommand.self,
     ]
   )
 

@@ -71,16 +71,34 @@ import Testing
     #expect(try await martlet("endpoint", "add", "https://example.com/", "--header", "Host: b").status == 1)
     #expect(try await martlet("endpoint", "add", "https://example.com/", "--secret", "whsec_!").status == 1)
     #expect(try await martlet("endpoint", "add", "https://example.com/", "--type", "or*").status == 1)
+    for (filter, word) in [("$.payload.n >", "syntax error"), ("$.payload.n > $x", "variable")] {
+      let result = try await martlet("endpoint", "add", "https://example.com/", "--filter", filter)
+      #expect(result.status == 1 && result.errors.contains(word), "\(filter): \(result.errors)")
+    }
     #expect(try await martlet("endpoint", "list").output.contains("There are no endpoints"))
 
-    let added = try await martlet("endpoint", "add", "https://example.com/hook", "--type", "order.*", "--json")
+    let added = try await martlet(
+      "endpoint",
+      "add",
+      "https://example.com/hook",
+      "--type",
+      "order.*",
+      "--filter",
+      "$.payload.n > 1",
+      "--json"
+    )
     #expect(added.status == 0)
     let object = try #require(try JSONSerialization.jsonObject(with: Data(added.output.utf8)) as? [String: Any])
     let id = "\(try #require(object["id"] as? Int))"
     #expect((object["secret"] as? String)?.hasPrefix("whsec_") == true)
     #expect(try await martlet("endpoint", "list").output.contains("https://example.com/hook"))
     #expect(try await martlet("endpoint", "pause", id).output.contains("paused"))
-    #expect(try await martlet("endpoint", "show", id).output.contains("state: paused"))
+    let shown = try await martlet("endpoint", "show", id).output
+    #expect(shown.contains("state: paused") && shown.contains(#"filter: ($."payload"."n" > 1)"#))
+    #expect(shown.contains("filter failures: 0") && shown.contains("filter error: -"))
+    #expect(
+      try await martlet("endpoint", "show", id, "--json").output.contains(#""filter":"($.\"payload\".\"n\" > 1)""#)
+    )
     #expect(try await martlet("endpoint", "resume", id).status == 0)
     #expect(try await martlet("endpoint", "disable", id).status == 0)
     let rotated = try await martlet("endpoint", "rotate-secret", id)
@@ -108,8 +126,32 @@ import Testing
       #expect(refused.status == 1)
       #expect(refused.errors.contains("refused"), "\(refused.errors)")
     }
-    let published = try await martlet("event", "publish", "order.created", #"{"n": 1}"#, "--key", "o-1")
+    let published = try await martlet(
+      "event",
+      "publish",
+      "order.created",
+      #"{"n": 1}"#,
+      "--key",
+      "o-1",
+      "--dedup-key",
+      "d"
+    )
     let id = published.output.trimmingCharacters(in: .whitespacesAndNewlines)
+    let again = try await martlet(
+      "event",
+      "publish",
+      "order.created",
+      #"{"n": 2}"#,
+      "--dedup-key",
+      "d",
+      "--dedup-window",
+      "1 h"
+    )
+    #expect(again.output == published.output)
+    for (window, word) in [("31 days", "30 days"), ("soon", "interval")] {
+      let refused = try await martlet("event", "publish", "a", "{}", "--dedup-key", "d", "--dedup-window", window)
+      #expect(refused.status == 1 && refused.errors.contains(word), "\(refused.errors)")
+    }
     #expect(try await martlet("event", "show", id).output.contains("not cut yet"))
     let dispatcher = try MartletProcess.dispatcher(database)
     try await eventually("it is dead") { try await database.int("SELECT count(*) FROM outbox.dead_letter") == 1 }

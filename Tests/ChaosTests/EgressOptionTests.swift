@@ -18,4 +18,15 @@ import Testing
       #expect(result.errors.contains(words), "\(result.errors)")
     }
   }
+
+  @Test(arguments: ["hunter2", "http://u:hunter2@", "https://u:hunter2@proxy.test:1", "http://u:hunter2@proxy.test"])
+  func proxyThatIsWrongIsExplainedWithoutItsPassword(url: String) async throws {
+    let option = try await MartletProcess.run("dispatch", "--http-proxy", url)
+    let variable = try await MartletProcess.run(["dispatch"], environment: ["MARTLET_HTTP_PROXY": url])
+    for (result, source) in [(option, "--http-proxy: "), (variable, "MARTLET_HTTP_PROXY: ")] {
+      #expect(result.status == 64)
+      #expect(result.errors.contains(source), "\(result.errors)")
+      #expect(!result.errors.contains("hunter2"))
+    }
+  }
 }

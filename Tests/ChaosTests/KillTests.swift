@@ -58,6 +58,52 @@ import Testing
     print("committed \(publisher.committed.count), rolled back \(publisher.rolledBack.count), duplicates \(duplicates)")
   }
 
+  /// Three dispatchers at a time, one of them killed again and again, heads that fail, heads that die and hold their key.
+  @Test func orderSurvivesDispatchersThatAreKilled() async throws {
+    let (keys, events) = (8, 480)
+    let database = try await TestDatabase.make()
+    let listener = try await Listener { arrival, count in
+      let n = arrival.n ?? 0
+      return n % 13 == 0 && count < 2
+        ? Reply(status: 500) : Reply(status: 200, delay: .milliseconds(n % 7 == 0 ? 30 : 0))
+    }
+    let endpoint = try await database.addEndpoint(
+      listener.url(),
+      options: """
+        ordered => true, on_dead_letter => 'hold', retry_delays => '{30 ms}', failure_threshold => 1000000, \
+        failure_rate => NULL
+        """
+    )
+    try await database.execute("SELECT outbox.stamp_subscriptions()")
+    let survivors = try (0..<2).map { _ in try MartletProcess.dispatcher(database) }
+    for round in 0..<6 {
+      let victim = try MartletProcess.dispatcher(database)
+      try await eventually("it is there") { try await database.int("SELECT count(*) FROM outbox.dispatcher") >= 3 }
+      try await database.publish(events / 6, first: round * (events / 6), key: "'k' || i % \(keys)")
+      try await eventually("it is at work") {
+        try await database.int("SELECT count(*) FROM outbox.in_flight") > 0 || listener.arrivals.count > 0
+      }
+      victim.signal(SIGKILL)
+      _ = await victim.waitForExit()
+    }
+    try await eventually("all is delivered", within: .seconds(120)) {
+      _ = try await database.int("outbox.redrive_where(\(endpoint))")
+      return try await database.isSettled() && Set(listener.accepted().compactMap(\.n)).count == events
+    }
+    for process in survivors {
+      process.signal(SIGTERM)
+      #expect(await process.waitForExit() == 0)
+    }
+    // A repeat after a kill may come late; what counts is when each came first.
+    var order: [Int: [Int]] = [:]
+    var seen: Set<Int> = []
+    for n in listener.accepted().compactMap(\.n) where seen.insert(n).inserted {
+      order[n % keys, default: []].append(n)
+    }
+    for (key, numbers) in order { #expect(numbers == numbers.sorted(), "key \(key)") }
+    #expect(try await database.missing() == 0)
+  }
+
   @Test func aReceiverThatDiesInTheMiddleGetsEverythingWhenItIsBack() async throws {
     let database = try await TestDatabase.make()
     let first = try await Listener()

@@ -189,6 +189,95 @@ import Testing
     if case .waitForRoom = plan.next(fast, at: late) { Issue.record("too patient") }
   }
 
+  /// However fast it is, an endpoint with more events than it takes would else hold up, cut after cut, all who keep up.
+  @Test func nobodyWhoKeepsUpWaitsForAFastEndpoint() {
+    let crowded = flight([1: 490], capacity: 1100)
+    var plan = looked()
+    var now = start
+    var waits = 0
+    for round in 0..<200 {
+      for i in 0..<100 { plan.finished(endpoint: 1, at: now + .microseconds(100 * i)) }
+      now += .milliseconds(10)
+      // A second endpoint has an event now and then, at first.
+      if round < 100, round.isMultiple(of: 20) { plan.finished(endpoint: 2, isIdle: true, at: now) }
+      plan.looked([], at: now)
+      plan.cut(events: 500, more: true, at: now)
+      if case .waitForRoom = plan.next(crowded, at: now) { waits += 1 }
+    }
+    #expect(waits == 0, "its events may stand behind those that are being cut")
+
+    // The log was read to its end, and for a minute there was nobody else.
+    plan.cut(events: nil, more: false, at: now)
+    plan.finished(endpoint: 1, isIdle: true, at: now)
+    now += .seconds(61)
+    for i in 0..<150 { plan.finished(endpoint: 1, at: now + .milliseconds(i)) }
+    now += .milliseconds(150)
+    plan.looked([], at: now)
+    plan.cut(events: 500, more: true, at: now)
+    guard case .waitForRoom = plan.next(crowded, at: now) else {
+      Issue.record("does not wait though there is nobody else")
+      return
+    }
+  }
+
+  /// A claim of 500 takes as long as several cuts, and whoever keeps up would wait behind each.
+  @Test func besideThoseWhoKeepUpABacklogIsClaimedInTurnsWithTheLog() {
+    var plan = looked([(1, .zero)])
+    plan.finished(endpoint: 2, isIdle: true, at: start)
+    var claims: [Int] = []
+    var turns = 0
+    var now = start
+    plan.cut(events: 1, more: false, at: now)
+    for _ in 0..<14 {
+      now += .milliseconds(1)
+      switch plan.next(flight(), at: now) {
+      case .claim(_, let slots, _):
+        claims.append(slots[0])
+        plan.claimed(yields(1, slots[0], latest: 77_000_000), asked: [1], slots: slots)
+      case .poll:
+        turns += 1
+        plan.polled(hasNews: false, at: now)
+      case let other: Issue.record("\(other)")
+      }
+    }
+    #expect(claims.allSatisfy { $0 == 100 })
+    #expect(turns == 7 && claims.count == 7)
+
+    now += .seconds(61)
+    plan.looked([(1, .zero)], at: now)
+    plan.cut(events: nil, more: false, at: now)
+    #expect(plan.next(flight(), at: now) == .claim(endpoints: [1], slots: [500], floors: [nil]), "nobody else is left")
+  }
+
+  @Test func aFullEndpointIsNotClaimedForOneByOne() {
+    var plan = looked([(1, .zero), (2, .zero)])
+    plan.cut(events: 1, more: false, at: start)
+    var memory = flight([1: 500])
+    var claims = 0
+    for _ in 0..<200 {
+      _ = memory.start()
+      memory.finish(endpoint: 1)
+      let action = plan.next(memory, at: start)
+      guard case .claim(let endpoints, let slots, _) = action else {
+        // Nothing else is to be done, so it waits for just that room.
+        guard case .waitForRoom(1, let slots, _) = action else {
+          Issue.record("\(action)")
+          return
+        }
+        #expect(slots > memory.room(for: 1))
+        continue
+      }
+      for (endpoint, slots) in zip(endpoints, slots) where endpoint == 1 {
+        claims += 1
+        for item in 0..<slots { memory.enqueue(item, endpoint: 1, limit: 1) }
+      }
+      // The second gives what it has once; the first has no end.
+      plan.claimed(yields(1, slots[0], latest: 77_000_000), asked: [1, 2], slots: slots + [1])
+    }
+    #expect(claims <= 4)
+    #expect(memory.held(by: 1) >= 300, "and never runs dry")
+  }
+
   /// A memory too small for half a usual cut is no reason to wait for what can never be, nor to park what it could hold.
   @Test func smallMemoryIsCutForWhatItHolds() {
     var plan = looked()
@@ -257,6 +346,56 @@ import Testing
       plan.looked([], at: now)
     }
     #expect(waits <= 6)
+  }
+
+  /// A rate limit is what ended the claim: the next one comes when it is worth while, and begins where this one ended, so
+  /// that the dead index entries behind it are not walked again and again.
+  @Test func rateLimitedEndpointIsClaimedWhenTheDatabaseSaysSo() {
+    var plan = looked([(1, .zero)])
+    _ = plan.next(flight(), at: start)
+    plan.claimed(
+      yields(1, 5, latest: 77_000_000),
+      asked: [1],
+      slots: [500],
+      again: [1: .milliseconds(50)],
+      at: start
+    )
+    plan.cut(events: 5, more: true, at: start)
+    // A cut that parks more for it is no reason to come sooner.
+    plan.waits(endpoint: 1, delay: .zero, at: start)
+    if case .claim = plan.next(flight(), at: start + .milliseconds(49)) { Issue.record("too early") }
+    let claim = IntakePlan.Action.claim(endpoints: [1], slots: [500], floors: [77_000_000])
+    #expect(plan.next(flight(), at: start + .milliseconds(50)) == claim)
+    // Nothing to be had at all, and still no search from the beginning.
+    plan.claimed([:], asked: [1], slots: [500], again: [1: .milliseconds(20)], at: start + .milliseconds(50))
+    plan.cut(events: 5, more: true, at: start + .milliseconds(50))
+    if case .claim = plan.next(flight(), at: start + .milliseconds(69)) { Issue.record("too early") }
+    #expect(plan.next(flight(), at: start + .milliseconds(70)) == claim)
+  }
+
+  /// What is counted leaves at once: nothing of it is claimed to wait in memory, and leave in a burst later.
+  @Test func rateLimitedEndpointIsNotClaimedToBeQueued() {
+    var plan = looked([(1, .zero)])
+    _ = plan.next(flight(), at: start)
+    plan.claimed(yields(1, 3, latest: 7), asked: [1], slots: [500], again: [1: .zero], at: start)
+    var busy = Flight(capacity: 1000, maxInFlight: 1000)
+    for item in 0..<3 { busy.enqueue(item, endpoint: 1, limit: 4) }
+    plan.cut(events: 1, more: true, at: start)
+    #expect(plan.next(busy, at: start) == .claim(endpoints: [1], slots: [1], floors: [7]))
+    busy.enqueue(3, endpoint: 1, limit: 4)
+    if case .claim = plan.next(busy, at: start) { Issue.record("claimed what could not start") }
+    // When a slot may be free again is soon known, however long it is until the next poll.
+    var sleepy = plan
+    sleepy.cut(events: nil, more: false, at: start + .milliseconds(900))
+    #expect(sleepy.next(busy, at: start + .milliseconds(900)) == .wait(.milliseconds(5)))
+    // The limit is gone: a claim that was given all it asked for says so.
+    plan.claimed(yields(1, 500, latest: 8), asked: [1], slots: [500], at: start)
+    plan.cut(events: 1, more: true, at: start)
+    guard case .claim(_, let slots, _) = plan.next(busy, at: start) else {
+      Issue.record("no claim")
+      return
+    }
+    #expect(slots[0] > 100)
   }
 
   @Test func actionsStayWithinBounds() {

@@ -62,4 +62,19 @@ import Testing
     let zero = RetryPolicy(firstDelay: .zero, multiplier: 3, jitter: 0)
     #expect(zero.delay(afterAttempt: 100_000, random: 0.9) == .zero)
   }
+
+  @Test func explicitDelaysAreTheScheduleAndItsEnd() {
+    let policy = RetryPolicy(jitter: 0, maxAttempts: 99, delays: [.seconds(1), .seconds(60), .seconds(5)])
+    #expect(policy.attempts == 4)
+    let delays = [Int.min, 1, 2, 3, 4, Int.max].map { policy.delay(afterAttempt: $0, random: 0.9) }
+    #expect(delays == [1, 1, 60, 5, 5, 5].map { .seconds($0) })
+    #expect(RetryPolicy(maxAttempts: 7).attempts == 7)
+    #expect(RetryPolicy(maxAttempts: 7, delays: []).attempts == 7)
+  }
+
+  @Test func explicitDelaysAreSpreadToo() {
+    let policy = RetryPolicy(jitter: 0.5, delays: [.seconds(10)])
+    #expect(policy.delay(afterAttempt: 1, random: 0) == .seconds(5))
+    #expect(policy.delay(afterAttempt: 1, random: 0.999_999_9) > .seconds(14.99))
+  }
 }

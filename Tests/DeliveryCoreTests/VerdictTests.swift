@@ -41,6 +41,21 @@ import Testing
     }
   }
 
+  @Test func explicitDelaysDecideWhenItIsExhausted() {
+    var explicit = policy
+    explicit.delays = [.seconds(1), .seconds(30)]
+    func verdict(_ attempt: Int, _ result: AttemptResult = .failure, age: Duration = .zero) -> Verdict {
+      Verdict(result, attempt: attempt, age: age, policy: explicit, random: 0.5)
+    }
+    #expect(verdict(1) == .retry(after: .seconds(1)))
+    #expect(verdict(2) == .retry(after: .seconds(30)))
+    #expect(verdict(3) == .dead(.exhausted))
+    #expect(verdict(2, age: .seconds(971)) == .dead(.expired))
+    // Retry-After still lengthens them, up to the longest delay.
+    #expect(verdict(1, .response(status: 429, retryAfter: .seconds(999))) == .retry(after: .seconds(100)))
+    #expect(explicit.longestRetryAfter == .seconds(100))
+  }
+
   @Test func ageExpires() {
     #expect(verdict(.failure, age: .seconds(990)) == .retry(after: .seconds(10)))
     #expect(verdict(.failure, age: .seconds(990) + .milliseconds(1)) == .dead(.expired))

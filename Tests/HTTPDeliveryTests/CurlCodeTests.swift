@@ -6,12 +6,12 @@ import Testing
 @Suite struct CurlCodeTests {
   /// Every code libcurl may return, in the phase before a request is sent. Those not listed are `.other`.
   private static let expected: [UInt32: HTTPFailure.Kind] = [
-    1: .invalidRequest, 3: .invalidRequest, 5: .dns, 6: .dns, 7: .connect, 8: .malformedResponse,
+    1: .invalidRequest, 3: .invalidRequest, 5: .proxy, 6: .dns, 7: .connect, 8: .malformedResponse,
     16: .malformedResponse, 18: .reset, 23: .responseTooLarge, 28: .timeout, 35: .tls, 42: .aborted,
     43: .invalidRequest, 45: .connect, 52: .reset, 53: .tls, 54: .tls, 55: .reset, 56: .reset, 58: .tls, 59: .tls,
     60: .tls, 61: .malformedResponse, 63: .responseTooLarge, 64: .tls, 65: .reset, 66: .tls, 67: .invalidRequest,
     77: .tls, 80: .tls, 82: .tls, 83: .tls, 89: .connect, 90: .tls, 91: .tls, 92: .reset, 95: .malformedResponse,
-    96: .connect, 98: .tls,
+    96: .connect, 97: .proxy, 98: .tls,
   ]
 
   @Test(arguments: 1..<UInt32(200))

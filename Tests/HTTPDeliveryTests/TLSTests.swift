@@ -42,6 +42,14 @@ import Testing
     try await Nginx.with(.valid, server: "ssl_protocols TLSv1.1; ssl_ciphers ALL:@SECLEVEL=0;") { server in
       let failure = try await withClient(configuration(server)) { await $0.post(server.url()) }.failure
       #expect(failure?.kind == .tls)
+      // It is us who refuse: another client that insists on it is served.
+      let log = server.certificates.directory.appendingPathComponent("s_client")
+      let client = try ChildProcess(
+        ["openssl", "s_client", "-connect", "127.0.0.1:\(server.port)", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+        log: log
+      )
+      #expect(await client.waitUntilExit() == 0)
+      #expect(client.output.contains("TLSv1.1"))
     }
   }
 

@@ -24,6 +24,8 @@ package final class MartletProcess: Sendable {
     process.executableURL = Self.executable
     process.arguments = arguments
     var all = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("PG") && $0.key != "DATABASE_URL" }
+    // Where nothing listens: a delivery that looked for a proxy in the environment would fail.
+    for name in ["http_proxy", "https_proxy", "all_proxy"] { all[name] = "http://127.0.0.1:1" }
     all.merge(environment) { $1 }
     process.environment = all
     process.standardInput = FileHandle.nullDevice

@@ -17,8 +17,10 @@ package final class RunningDispatcher: Sendable {
     capacity: Int = 2000,
     maxInFlight: Int = 1000,
     gracePeriod: Duration = .seconds(20),
+    logger: Logger? = nil,
     configure: (inout DispatcherConfiguration) -> Void = { _ in }
   ) throws {
+    let logger = logger ?? testLogger
     let policy =
       try policy ?? EgressPolicy(allowHTTP: true, allowedNetworks: [try CIDR(parsing: "127.0.0.0/8")])
     var configuration = DispatcherConfiguration(
@@ -33,11 +35,11 @@ package final class RunningDispatcher: Sendable {
     configure(&configuration)
     let dispatcher = Dispatcher(
       configuration,
-      logger: testLogger
+      logger: logger
     )
     let group = ServiceGroup(
       services: [dispatcher],
-      logger: testLogger
+      logger: logger
     )
     self.dispatcher = dispatcher
     self.group = group
@@ -58,6 +60,7 @@ package func withDispatcher<Value>(
   capacity: Int = 2000,
   maxInFlight: Int = 1000,
   gracePeriod: Duration = .seconds(20),
+  logger: Logger? = nil,
   configure: (inout DispatcherConfiguration) -> Void = { _ in },
   _ body: (Dispatcher) async throws -> Value
 ) async throws -> Value {
@@ -67,6 +70,7 @@ package func withDispatcher<Value>(
     capacity: capacity,
     maxInFlight: maxInFlight,
     gracePeriod: gracePeriod,
+    logger: logger,
     configure: configure
   )
   do {

@@ -72,7 +72,7 @@ final class EngineLoop {
   /// Starts a request that its origin's gate has admitted.
   private func start(_ pending: PendingRequest, at origin: Origin, leads: Bool, now: MonotonicInstant) {
     do throws(HTTPFailure) {
-      guard let transfer = free.popLast() ?? Transfer(configuration: configuration) else {
+      guard let transfer = free.popLast() ?? Transfer(configuration: configuration, sockets: driver.sockets) else {
         throw HTTPFailure(.other, "libcurl has no memory for another request")
       }
       do throws(HeaderLines.Problem) {

@@ -12,6 +12,8 @@ final class MultiDriver {
   let multi: UnsafeMutableRawPointer
   /// Any thread may write to this eventfd to end `turn` early.
   let bell: Int32
+  /// Here, because it must be there when the last connection is closed.
+  let sockets = SocketTable()
   private let epoll: Int32
   private let events: UnsafeMutableBufferPointer<epoll_event>
   /// When libcurl wants to be called, whatever happens on its sockets.

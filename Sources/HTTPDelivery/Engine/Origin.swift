@@ -1,6 +1,7 @@
 /// A scheme, host and port that requests go to, and the requests that wait for their turn there.
 /// Touched by the engine thread alone.
 final class Origin {
+  let isSecure: Bool
   /// Whether HTTP/2 is offered.
   private(set) var offersHTTP2: Bool
   var gate: OriginGate
@@ -10,7 +11,8 @@ final class Origin {
   /// No later than the deadline of any request that waits.
   private(set) var earliestDeadline: MonotonicInstant?
 
-  init(offersHTTP2: Bool, maxConnections: Int) {
+  init(isSecure: Bool, offersHTTP2: Bool, maxConnections: Int) {
+    self.isSecure = isSecure
     self.offersHTTP2 = offersHTTP2
     gate = OriginGate(mayMultiplex: offersHTTP2, limit: maxConnections)
   }

@@ -35,7 +35,11 @@ struct OriginTable {
   }
 
   private func makeOrigin(_ url: WebhookURL) -> Origin {
-    Origin(offersHTTP2: url.isSecure && configuration.http2, maxConnections: configuration.maxConnectionsPerHost)
+    Origin(
+      isSecure: url.isSecure,
+      offersHTTP2: url.isSecure && configuration.http2,
+      maxConnections: configuration.maxConnectionsPerHost
+    )
   }
 
   /// Starts over, but for origins in use: their counts must go on.

@@ -26,8 +26,13 @@ extension Transfer {
 
   private func outcome(_ code: CURLcode) -> HTTPOutcome {
     let status = status
+    let phase = phase
+    if let failure = proxyFailure(code, phase: phase) { return .failure(failure) }
+    if let problem = response.problem {
+      return .failure(HTTPFailure(.malformedResponse, "the answer is not valid HTTP: \(problem.rawValue)"))
+    }
     // Only a complete exchange is a response; except that a body nobody reads may be cut off.
-    if code == CURLE_OK || (code == CURLE_WRITE_ERROR && response.isCutOff)
+    if code == CURLE_OK || response.isCutOff
       || (endedEarlyOverHTTP2(code) && status >= 200)
     {
       guard response.hasWholeHeader, status >= 200 else {
@@ -85,7 +90,7 @@ extension Transfer {
     return .resolving
   }
 
-  private func detail(_ code: CURLcode) -> String {
+  func detail(_ code: CURLcode) -> String {
     if code == CURLE_COULDNT_CONNECT {
       // libcurl's own words name the milliseconds it took, a new message each time.
       let systemError = Int32(truncatingIfNeeded: long(CURLINFO_OS_ERRNO))
@@ -96,7 +101,7 @@ extension Transfer {
     return PlainText.sanitized(text, limitBytes: 240)
   }
 
-  private func long(_ info: CURLINFO) -> Int {
+  func long(_ info: CURLINFO) -> Int {
     var value = 0
     curl_shim_get_long(easy, info, &value)
     return value

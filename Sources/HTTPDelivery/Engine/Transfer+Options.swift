@@ -15,9 +15,7 @@ extension Transfer {
     set(CURLOPT_HTTP09_ALLOWED, 0)
     set(CURLOPT_NETRC, Int(CURL_NETRC_IGNORED.rawValue))
 
-    // A proxy named in the environment would dial for us, past the egress policy.
-    set(CURLOPT_PROXY, "")
-    set(CURLOPT_NOPROXY, "*")
+    setProxy(configuration.proxy)
 
     set(CURLOPT_SSLVERSION, CURL_SSLVERSION_TLSv1_2)
     set(CURLOPT_SSL_VERIFYPEER, 1)
@@ -54,6 +52,12 @@ extension Transfer {
     curl_shim_set_write_callback(easy, CURLOPT_HEADERFUNCTION, TransferCallbacks.header)
     set(CURLOPT_OPENSOCKETDATA, context)
     curl_shim_set_open_socket_callback(easy, TransferCallbacks.openSocket)
+    set(CURLOPT_CLOSESOCKETDATA, UnsafeRawPointer(Unmanaged.passUnretained(sockets).toOpaque()))
+    curl_shim_set_close_socket_callback(easy, SocketTable.close)
     set(CURLOPT_PREREQDATA, context)
+    curl_shim_set_before_request_callback(easy, TransferCallbacks.beforeRequest)
+    set(CURLOPT_XFERINFODATA, context)
+    curl_shim_set_progress_callback(easy, TransferCallbacks.progress)
+    set(CURLOPT_NOPROGRESS, 0)
   }
 }

@@ -9,6 +9,9 @@ final class Transfer {
   let easy: UnsafeMutableRawPointer
   let limits: ResponseLimits
   let egress: EgressPolicy
+  /// The only addresses dialled are then the proxy's, which is trusted.
+  let usesProxy: Bool
+  let sockets: SocketTable
 
   /// Where it stands in the list of transfers under way.
   var activeIndex = -1
@@ -34,21 +37,23 @@ final class Transfer {
   private var url = ""
   private var timeoutMilliseconds = 0
   private var version = 0
-  private var watchesConnection = false
-  private let resolve: UnsafeMutablePointer<curl_slist>?
+  private var resolve: UnsafeMutablePointer<curl_slist>?
+  private let resolveAnew: (@Sendable () -> [String])?
   /// Unowned by Swift because libcurl writes to it at any time.
   let errorText: UnsafeMutablePointer<CChar>
 
-  init?(configuration: HTTPEngineConfiguration) {
+  init?(configuration: HTTPEngineConfiguration, sockets: SocketTable) {
     guard let easy = curl_easy_init() else { return nil }
     self.easy = easy
+    self.sockets = sockets
     limits = ResponseLimits(configuration)
     egress = configuration.egress
+    usesProxy = configuration.proxy != nil
     errorText = .allocate(capacity: Int(CURL_ERROR_SIZE))
     errorText.initialize(repeating: 0, count: Int(CURL_ERROR_SIZE))
-    resolve = configuration.resolve.reduce(nil) { curl_slist_append($0, $1) }
+    resolveAnew = configuration.resolveAnew
     setConstantOptions(configuration)
-    if let resolve { curl_shim_set_pointer(easy, CURLOPT_RESOLVE, resolve) }
+    setNames(configuration.resolve)
   }
 
   deinit {
@@ -73,6 +78,7 @@ final class Transfer {
       url = request.url
       curl_shim_set_string(easy, CURLOPT_URL, url)
     }
+    if let resolveAnew { setNames(resolveAnew()) }
     setIdentity(request.clientIdentity)
     keptBodyBytes = min(max(0, request.keptBodyBytes), limits.bodyBytes)
     deadline = pending.deadline
@@ -82,10 +88,6 @@ final class Transfer {
     if self.version != version {
       self.version = version
       curl_shim_set_long(easy, CURLOPT_HTTP_VERSION, version)
-    }
-    if watchesConnection != isLeader {
-      watchesConnection = isLeader
-      curl_shim_set_before_request_callback(easy, isLeader ? TransferCallbacks.beforeRequest : nil)
     }
 
     tag = request.tag
@@ -97,17 +99,25 @@ final class Transfer {
   }
 
   /// A kept-alive connection may be closed by the server at the moment it is used again, which says nothing about the
-  /// receiver. If that is how this exchange ended, makes it ready for a connection of its own, once, within the same
+  /// receiver; or it may hold bytes that nobody asked for, upon which nothing is sent. If that is how this exchange ended, makes it ready for a connection of its own, once, within the same
   /// deadline (RFC 9112, 9.3.1; that a webhook may arrive twice its id is for). libcurl does so itself only where it has
   /// not begun to send. The handle must have been removed from the multi handle.
   func prepareSecondTry(after code: CURLcode, now: MonotonicInstant) -> Bool {
+    let wasClosed = code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR || code == CURLE_GOT_NOTHING
     guard !isSecondTry, response.headerBytes == 0, usedKeptConnection, now.milliseconds(until: deadline) > 0,
-      code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR || code == CURLE_GOT_NOTHING
+      wasClosed || dialling.foundUnreadBytes
     else { return false }
     setTimeout(now: now)
     setSecondTry(true)
     forgetProgress()
     return true
+  }
+
+  private func setNames(_ names: [String]) {
+    let previous = resolve
+    resolve = names.reduce(nil) { curl_slist_append($0, $1) }
+    curl_shim_set_pointer(easy, CURLOPT_RESOLVE, resolve)
+    curl_slist_free_all(previous)
   }
 
   private func setIdentity(_ identity: ClientIdentity?) {
@@ -158,17 +168,23 @@ struct ResponseLimits {
   let bodyBytes: Int
   let headerBytes: Int
   let excerptBytes: Int
+  /// Of all bytes on the wire, for what the other limits do not see. A server that flushes every byte of a body as a chunk
+  /// and a TLS record of its own needs some thirty for each.
+  let receivedBytes: UInt64
 
   init(_ configuration: HTTPEngineConfiguration) {
     bodyBytes = max(0, configuration.responseLimitBytes)
     // Below libcurl's own limit of 300 KB, which it reports as a failure to receive.
     headerBytes = max(0, min(configuration.headerLimitBytes, 256 * 1024))
     excerptBytes = max(0, min(configuration.excerptBytes, configuration.responseLimitBytes))
+    receivedBytes = UInt64(min(bodyBytes, 1 << 30) * 32 + headerBytes + (1 << 20))
   }
 }
 
 /// What has been received of a response so far.
 struct ResponseProgress {
+  var head = ResponseHead()
+  var problem: ResponseHead.Problem?
   var headerBytes = 0
   /// The blank line after the header has come. libcurl takes a connection that closes within a header for a response.
   var hasWholeHeader = false
@@ -178,10 +194,17 @@ struct ResponseProgress {
   /// The body went past its limit and the rest is not wanted.
   var isCutOff = false
   var headersOverflowed = false
+  /// How often libcurl has had something to do since the header began, and what had been received at the first look.
+  var turns = 0
+  var receivedBytes: UInt64?
 }
 
-/// What became of the addresses a host name resolved to.
+/// What became of the addresses a host name resolved to, or of the connection that stood already.
 struct DialProgress {
   var sockets = 0
   var firstRefusal: EgressRefusal?
+  /// Sockets opened for this exchange, and the one it goes over.
+  var descriptors: [Int32] = []
+  var connected: Int32?
+  var foundUnreadBytes = false
 }

@@ -17,6 +17,8 @@ package struct HTTPFailure: Error, Sendable, Equatable, CustomStringConvertible 
     case responseTooLarge
     /// The egress policy refuses the address.
     case egressDenied
+    /// The proxy cannot be reached, refuses, or cannot reach the endpoint.
+    case proxy
     /// The request itself cannot be sent: URL or header lines.
     case invalidRequest
     /// The engine was shut down.

@@ -38,7 +38,7 @@ enum Nginx {
     defer { try? FileManager.default.removeItem(at: directory) }
     let certificates = try await Certificates(in: directory)
     let (certificateFile, keyFile) = try await certificates.make(certificate)
-    let (port, plainPort) = (ScriptedServer.closedPort(), ScriptedServer.closedPort())
+    let (port, plainPort) = (ScriptedServer.freePort(), ScriptedServer.freePort())
     let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
       .map { "\($0)_temp_path \(directory.path)/\($0);" }.joined(separator: " ")
     let configuration = """

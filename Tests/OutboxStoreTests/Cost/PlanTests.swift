@@ -11,7 +11,12 @@ import Testing
       let worker = try await Worker(database)
       var log = PlanLog(database)
       let plain = try await worker.client.addEndpoint("failure_threshold => 3")
-      let ordered = try await worker.client.addEndpoint("ordered => true")
+      let ordered = try await worker.client.addEndpoint(
+        "ordered => true, rate_limit => 100000, on_dead_letter => 'hold'"
+      )
+      for filter in ["$.payload.n > 10", "strict $.payload.missing"] {
+        try await worker.client.addEndpoint("filter => '\(filter)', event_types => '{t, nobody}'")
+      }
       try await worker.client.execute(
         """
         LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0; SET auto_explain.log_nested_statements = on;
@@ -70,7 +75,10 @@ import Testing
       #expect(!search.contains("  Index Scan"), "\(when): \(search)")
       #expect(!search.contains("->  Sort\n") || !search.contains("Sort Key: event"), "\(when): \(search)")
     }
-    for name in ["outbox.cut", "outbox.claim", "INSERT INTO outbox.attempt", "INSERT INTO outbox.batch"] {
+    for name in [
+      "outbox.cut", "outbox.claim", "INSERT INTO outbox.attempt", "INSERT INTO outbox.batch", "outbox.judge",
+      "outbox.filter_document", "INSERT INTO outbox.filter_failure",
+    ] {
       #expect(plans.contains { $0.contains(name) }, "\(when): no plan of \(name) was seen")
     }
   }

@@ -28,6 +28,48 @@ import Testing
     }
   }
 
+  /// An endpoint for everything must not be told that it failed, fail at that, and be told again.
+  @Test func martletsOwnEventsGoToWhomAsksForThemOnly() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let patterns = [
+        "*", "martlet.*", "martlet.endpoint.*", "martlet.endpoint.disabled", "martlet.ping", "martlet", "martlets.*",
+        "m.*",
+      ]
+      var endpoints: [Int64: String] = [:]
+      for pattern in patterns { endpoints[try await worker.client.addEndpoint("'{\(pattern)}'")] = pattern }
+      let expected = [
+        "martlet.endpoint.disabled": ["martlet.*", "martlet.endpoint.*", "martlet.endpoint.disabled"],
+        "martlet.ping": ["martlet.*", "martlet.ping"],
+        "martlet.": ["martlet.*"],
+        "martlet": ["*", "martlet"],
+        "martlets.a": ["*", "martlets.*"],
+        "Martlet.ping": ["*"],
+      ]
+      try await worker.client.execute("SELECT outbox.stamp_subscriptions()")
+      for type in expected.keys { try await worker.client.publish(1, type: type) }
+      let direct = try await worker.drain().flatMap(\.direct)
+      #expect(direct.count == 6)
+      for one in direct {
+        #expect(one.endpoints.compactMap { endpoints[$0] }.sorted() == expected[one.event.type]!.sorted())
+      }
+      // The reconciler expects the same, and so do a replay and a resend.
+      let pairs = expected.values.map(\.count).reduce(0, +)
+      #expect(
+        try await worker.client.rows("SELECT pairs, missing FROM outbox.conservation('-infinity')") == [
+          ["\(pairs)", "0"]
+        ]
+      )
+      try await worker.client.execute("DELETE FROM outbox.batch")
+      for (endpoint, pattern) in endpoints {
+        let count = expected.values.count { $0.contains(pattern) }
+        #expect(try await worker.client.int("SELECT outbox.replay(\(endpoint), '-infinity')") == count, "\(pattern)")
+      }
+      try await worker.client.execute("DELETE FROM outbox.delivery")
+      #expect(try await worker.client.int("SELECT sum(outbox.resend(id)) FROM outbox.event") == pairs)
+    }
+  }
+
   @Test func twoPatternsOfOneEndpointGiveOneDelivery() async throws {
     try await withDatabase { database in
       let worker = try await Worker(database)

@@ -153,6 +153,22 @@ import Testing
     }
   }
 
+  /// One of its deliveries was recorded, and has been claimed since; the other is given back: nobody would ever end the
+  /// batch.
+  @Test func batchOfWhichNothingIsOpenDoesNotOutliveAResync() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let endpoint = try await worker.client.addEndpoint()
+      try await worker.client.publish(2)
+      let cut = try #require(try await worker.cut())
+      try await worker.record([cut.outcomes(.failed)[0]])
+      let held = try await worker.claim([endpoint]).map(\.pair)
+      #expect(held == [cut.pairs[0]])
+      #expect(try await worker.client.store { try $0.resync(dispatcher: worker.id, held: held) } == 1)
+      #expect(try await worker.client.int("SELECT count(*) FROM outbox.batch") == 0)
+    }
+  }
+
   @Test func resyncGivesBackWhatTheDispatcherNeverHeardOf() async throws {
     try await withDatabase { database in
       let worker = try await Worker(database)

@@ -103,7 +103,8 @@ import Testing
       let before = try await client.store { try $0.endpoints([endpoint])[0] }
       let fresh = try #require(try await client.value("SELECT outbox.rotate_secret(\(endpoint))"))
       let after = try await client.store { try $0.endpoints([endpoint])[0] }
-      #expect(after.secrets == [fresh] + before.secrets)
+      #expect(after.secrets.map(\.text.revealed) == [fresh] + before.secrets.map(\.text.revealed))
+      #expect(after.secrets.map { $0.expiresAt == nil } == [true, false])
       #expect(after.version > before.version)
       try await client.execute("SELECT outbox.rotate_secret(\(endpoint), '0 s')")
       #expect(try await client.store { try $0.endpoints([endpoint])[0].secrets.count } == 2)

@@ -8,7 +8,7 @@ struct Finding: Equatable, CustomStringConvertible {
 
   /// The statements in the remedy, as a person would type them.
   var statements: [String] {
-    remedy.matches(of: /(SELECT|INSERT|UPDATE|COMMIT|ROLLBACK|GRANT)[^;]*;/).map { String($0.0) }
+    remedy.matches(of: /(SELECT|INSERT|UPDATE|DELETE|COMMIT|ROLLBACK|GRANT)[^;]*;/).map { String($0.0) }
   }
 
   var description: String { "\(severity): \(finding): \(subject): \(detail) — \(remedy)" }

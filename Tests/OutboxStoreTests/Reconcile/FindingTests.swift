@@ -46,6 +46,33 @@ import Testing
     }
   }
 
+  @Test func filterThatFailsIsFoundUntilItIsCorrected() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let endpoint = try await worker.client.addEndpoint("filter => 'strict $.payload.missing'")
+      try await worker.client.publish(3)
+      #expect(try await worker.cut()?.pairs.isEmpty == true)
+      let found = try await worker.client.onlyFinding()
+      #expect(found.severity == "warning" && found.finding == "failing filter")
+      #expect(found.subject == "endpoint \(endpoint) (https://example.com/hook)")
+      #expect(found.detail.hasPrefix("its filter failed for 3 events since") && found.detail.contains("missing"))
+      // What is printed leaves the filter to the reader, and is no filter itself.
+      #expect(try await worker.client.refusal(found.statements[0]).sqlState == "42601")
+      try await worker.client.execute("UPDATE outbox.endpoint SET filter = '$.payload.n'")
+      #expect(try await worker.client.findings().map(\.severity) == ["ok"])
+      #expect(try await worker.client.value(found.statements[1]) == "3")
+      #expect(try await worker.claim([endpoint]).count == 3)
+
+      try await worker.client.execute("UPDATE outbox.endpoint SET filter = 'strict $.payload.missing'")
+      try await worker.client.publish(1)
+      _ = try await worker.cut()
+      try await worker.client.becomes("outbox_operator")
+      let again = try await worker.client.onlyFinding()
+      try await worker.client.execute(again.statements[2])
+      #expect(try await worker.client.findings().map(\.severity) == ["ok"])
+    }
+  }
+
   @Test func deadLettersAreFoundAndRedriven() async throws {
     try await withDatabase { database in
       let worker = try await Worker(database)

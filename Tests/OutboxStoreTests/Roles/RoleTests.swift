@@ -7,7 +7,8 @@ import Testing
 @Suite struct RoleTests {
   static let everyTable = [
     "event", "endpoint", "endpoint_secret", "subscription", "position", "batch", "delivery", "attempt", "dead_letter",
-    "dispatcher", "endpoint_health", "setting", "anchor", "migration", "backlog", "endpoint_status", "delivery_status",
+    "dispatcher", "endpoint_health", "filter_failure", "dedup", "setting", "anchor", "migration", "backlog",
+    "endpoint_status", "delivery_status",
     "stuck", "in_flight",
   ]
 
@@ -20,7 +21,7 @@ import Testing
         """
         INSERT INTO outbox.event (type, payload, tenant, key, metadata, not_before)
         VALUES ('t', '1', 'a', 'k', '{}', now());
-        SELECT outbox.publish('t', '2');
+        SELECT outbox.publish('t', '2', dedup_key => 'd'), outbox.publish('t', '3', dedup_key => 'd');
         """
       )
       var refused = [
@@ -33,6 +34,7 @@ import Testing
         "INSERT INTO outbox.endpoint (url) VALUES ('https://example.com')",
         "INSERT INTO outbox.delivery (event_id, endpoint_id, due_at) VALUES (gen_random_uuid(), 1, now())",
         "SELECT nextval('outbox.delivery_seq')", "CREATE TABLE outbox.mine ()",
+        "INSERT INTO outbox.dedup VALUES ('', 'k', gen_random_uuid(), now())", "DELETE FROM outbox.dedup",
       ]
       refused += Self.everyTable.map { "SELECT 1 FROM outbox.\($0)" }
       refused += [
@@ -135,6 +137,8 @@ import Testing
         "UPDATE outbox.anchor SET system_identifier = 1", "UPDATE outbox.setting SET value = '0'",
         "DELETE FROM outbox.dead_letter", "DELETE FROM outbox.position",
         "INSERT INTO outbox.subscription VALUES ('', 't', 1)",
+        "INSERT INTO outbox.event (tx, type, payload) VALUES ('3', 't', '1')",
+        "INSERT INTO outbox.event (not_before, type, payload) VALUES (now(), 't', '1')",
       ]
       for statement in refused {
         #expect(try await worker.client.refusal(statement).sqlState == "42501", "\(statement)")

@@ -14,7 +14,9 @@ import Testing
         """
       )
       #expect(
-        functions.map { $0[0] } == ["check_transform", "forget_endpoint", "maintain", "publish", "subscribe_endpoint"]
+        functions.map { $0[0] } == [
+          "check_transform", "disable_for_filter", "forget_endpoint", "maintain", "publish", "subscribe_endpoint",
+        ]
       )
       #expect(functions.allSatisfy { $0[1]?.contains("search_path=pg_catalog, pg_temp") == true })
     }

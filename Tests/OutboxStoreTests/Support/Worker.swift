@@ -36,6 +36,11 @@ struct Worker: Sendable {
   }
 
   func claim(_ endpoints: [Int64], slots: Int = 100, floors: [Timestamp?]? = nil) async throws -> [Claimed] {
+    try await claimOrWait(endpoints, slots: slots, floors: floors).deliveries
+  }
+
+  /// With what a rate limit says of when to come again.
+  func claimOrWait(_ endpoints: [Int64], slots: Int = 100, floors: [Timestamp?]? = nil) async throws -> Claim {
     try await client.store { [id] in
       try $0.claim(
         dispatcher: id,

@@ -37,7 +37,7 @@ final class Pairing {
   private static let reset = """
     TRUNCATE outbox.event, outbox.endpoint, outbox.endpoint_secret, outbox.subscription, outbox.past_subscription,
       outbox.position, outbox.dispatcher, outbox.witness, outbox.batch, outbox.delivery, outbox.attempt,
-      outbox.dead_letter, outbox.endpoint_health RESTART IDENTITY;
+      outbox.dead_letter, outbox.endpoint_health RESTART IDENTITY CASCADE;
     INSERT INTO outbox.position (done, target, events) VALUES (pg_current_snapshot(), pg_current_snapshot(), 0)
     """
 
@@ -82,7 +82,7 @@ final class Pairing {
     _ = try connection.query(
       """
       SELECT outbox.add_endpoint('https://example.com/hook', event_types => $1::text[], ordered => $2, \
-      failure_threshold => $3)
+      failure_threshold => $3, failure_rate => NULL)
       """,
       [.textArray(row.types.map { "t\($0)" }), .bool(row.ordered), .int4(Int32(row.failureThreshold))]
     )
@@ -230,7 +230,9 @@ final class Pairing {
       )
     }
     var taken: [Pair] = []
-    if case .success(let claimed) = real { taken = claimed.map { Pair(event($0.event.id), Int($0.endpoint)) } }
+    if case .success(let claimed) = real {
+      taken = claimed.deliveries.map { Pair(event($0.event.id), Int($0.endpoint)) }
+    }
     // Which of several that came due in the same microsecond is nobody's business: the model takes what PostgreSQL took,
     // as far as it could have taken it.
     let expected = outcome { () throws(PostgresError) in
@@ -251,7 +253,7 @@ final class Pairing {
     let what = "claim(\(dispatcher), \(endpoints), \(slots), \(number ?? -1))"
     try agree(
       what,
-      real.map { $0.map { "\(Pair(event($0.event.id), Int($0.endpoint))) \($0.attempts)" }.sorted() },
+      real.map { $0.deliveries.map { "\(Pair(event($0.event.id), Int($0.endpoint))) \($0.attempts)" }.sorted() },
       expected.map { $0.map { "\($0.pair) \($0.attempts)" }.sorted() }
     )
     if case .success(let claimed) = expected {
@@ -305,10 +307,10 @@ final class Pairing {
         )
       }
     }
-    let what = """
-      record(\(dispatcher), \(outcomes.map { "\($0.pair) \($0.outcome.kind) \($0.outcome.attempt) \($0.outcome.batch != nil) \($0.outcome.reason ?? "")" }), \
-      \(again), \(number ?? -1))
-      """
+    let told = outcomes.map { outcome, pair in
+      "\(pair) \(outcome.kind) \(outcome.attempt) \(outcome.batch != nil) \(outcome.reason ?? "")"
+    }
+    let what = "record(\(dispatcher), \(told), \(again), \(number ?? -1))"
     try agree(
       what,
       real.map { $0.map { "\($0.endpoint) \($0.circuit) \($0.state)" }.sorted() },

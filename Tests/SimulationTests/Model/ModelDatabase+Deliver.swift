@@ -240,11 +240,17 @@ extension ModelDatabase {
         count += 1
       }
     }
-    tables.batches.removeAll { batch in
-      guard batch.dispatcher == dispatcher, !batch.pairs.contains(where: kept.contains) else { return false }
-      touched += batch.pairs
-      return true
+    var left: [Batch] = []
+    for batch in tables.batches {
+      if batch.dispatcher == dispatcher,
+        !batch.pairs.contains(where: { kept.contains($0) && !tables.hasAttempt($0, batch: batch.id) })
+      {
+        touched += batch.pairs
+      } else {
+        left.append(batch)
+      }
     }
+    tables.batches = left
     for row in tables.deliveries.values where row.dispatcher == dispatcher && !kept.contains(row.pair) {
       if mutation == .forgetClaimsOfTheLost { continue }
       tables.deliveries[row.pair]!.dispatcher = nil

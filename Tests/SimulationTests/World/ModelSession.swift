@@ -164,10 +164,11 @@ final class ModelSession: DispatchStore {
   }
 
   func claim(dispatcher: Int64, endpoints: [Int64], slots: [Int], floors: [Timestamp?], resyncs: Int?)
-    throws(PostgresError) -> [Claimed]
+    throws(PostgresError) -> Claim
   {
     world.checker.trace("\(dispatcher) asks to claim of \(endpoints), at most \(slots)")
-    return try call { database, transaction throws(PostgresError) in
+    var claim = Claim()
+    claim.deliveries = try call { database, transaction throws(PostgresError) in
       let rows = try database.claim(
         dispatcher: Int(dispatcher),
         endpoints: endpoints.map { Int($0) },
@@ -188,6 +189,7 @@ final class ModelSession: DispatchStore {
         )
       }
     }
+    return claim
   }
 
   func record(dispatcher: Int64, _ outcomes: [Outcome], finishedBatches: [Int64], again: Bool, resyncs: Int?)
@@ -284,7 +286,10 @@ extension EndpointSettings {
       maxAttempts: row.maxAttempts,
       maxAge: .microseconds(row.maxAge),
       maxInFlight: row.maxInFlight,
-      secrets: ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]
+      retryDelays: nil,
+      rateLimit: nil,
+      secrets: [Secret(text: Sensitive("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="), expiresAt: nil)],
+      credentials: []
     )
   }
 }

@@ -1,23 +1,9 @@
 import Foundation
 import HTTPDelivery
 
-/// OAuth 2.0 client credentials (RFC 6749, section 4.4): how to come by an access token.
-struct OAuth2Client: Sendable, Decodable {
-  var tokenURL: String
-  var clientID: String
-  var clientSecret: String
-  var scope: String?
-  var audience: String?
-
-  private enum CodingKeys: String, CodingKey {
-    case tokenURL = "token_url"
-    case clientID = "client_id"
-    case clientSecret = "client_secret"
-    case scope, audience
-  }
-
+extension OAuth2Client {
   /// Tokens are a few hundred bytes, or a few thousand if they are signed claims.
-  private static let responseLimitBytes = 64 * 1024
+  private static let tokenLimitBytes = 64 * 1024
 
   /// Asks for a token. The client authenticates by HTTP Basic, which every server must accept (section 2.3.1).
   func tokenRequest(tag: UInt64, timeout: Duration) -> HTTPRequest {
@@ -35,7 +21,7 @@ struct OAuth2Client: Sendable, Decodable {
       body: RequestBody(form.utf8),
       timeout: timeout
     )
-    request.keptBodyBytes = Self.responseLimitBytes
+    request.keptBodyBytes = Self.tokenLimitBytes
     return request
   }
 

@@ -1,0 +1,180 @@
+import EmbeddedPostgres
+import Foundation
+import Synchronization
+
+/// A server for benchmarks: raw sockets and one thread, so that nothing of its own lies between the wire and what it notes.
+final class LoopbackServer: Sendable {
+  enum Answer {
+    case now(status: String)
+    /// On the clock of `monotonicNanoseconds`; not before what was answered last.
+    case later(status: String, at: UInt64)
+    case never
+  }
+
+  let port: UInt16
+  private let listeners: [Int32]
+  private let isStopped = Atomic(false)
+  /// Decides on a request, given when its first byte arrived; on the server's thread.
+  private let answer: @Sendable (ReceivedRequest, UInt64) -> Answer
+
+  /// - Parameter addresses: of the loopback network, in host byte order. All have the same port.
+  init(
+    addresses: [UInt32] = [0x7f00_0001],
+    answer: @escaping @Sendable (ReceivedRequest, UInt64) -> Answer
+  ) throws {
+    port = try FreePort.find()
+    self.answer = answer
+    var listeners: [Int32] = []
+    for address in addresses {
+      let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      listeners.append(listener)
+      guard listener >= 0, withLoopback(port, address, { bind(listener, $0, $1) }) == 0, listen(listener, 1024) == 0
+      else {
+        for listener in listeners { close(listener) }
+        throw BenchError("no socket to listen on: \(String(cString: strerror(errno)))")
+      }
+    }
+    self.listeners = listeners
+  }
+
+  /// One that takes only so many requests a second, one after the other.
+  static func taking(_ perSecond: Int) throws -> LoopbackServer {
+    let turn = Turn()
+    return try LoopbackServer { _, _ in
+      let at = turn.next.withLock { next in
+        next = max(monotonicNanoseconds(), next) + 1_000_000_000 / UInt64(perSecond)
+        return next
+      }
+      return .later(status: "204 No Content", at: at)
+    }
+  }
+
+  /// When it has time again.
+  private final class Turn: Sendable {
+    let next = Mutex<UInt64>(0)
+  }
+
+  deinit { for listener in listeners { close(listener) } }
+
+  func start() { Thread.detachNewThread { self.serve() } }
+  func stop() { isStopped.store(true, ordering: .releasing) }
+
+  private struct Client {
+    var bytes: [UInt8] = []
+    /// When the first byte of the request being read arrived.
+    var began: UInt64 = 0
+  }
+
+  private func serve() {
+    var clients: [Int32: Client] = [:]
+    var pending: [(client: Int32, status: String, at: UInt64)] = []
+    defer { for client in clients.keys { close(client) } }
+    while !isStopped.load(ordering: .acquiring) {
+      var polled = (listeners + clients.keys).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+      let wait = pending.first.map { next in
+        let now = monotonicNanoseconds()
+        return next.at <= now ? 0 : Int32(min((next.at - now) / 1_000_000 + 1, 200))
+      }
+      let count = poll(&polled, nfds_t(polled.count), wait ?? 200)
+      let now = monotonicNanoseconds()
+      while let next = pending.first, next.at <= now {
+        pending.removeFirst()
+        send(next.status, to: next.client)
+      }
+      guard count > 0 else { continue }
+      for entry in polled where entry.revents != 0 {
+        if listeners.contains(entry.fd) {
+          let client = accept(entry.fd, nil, nil)
+          guard client >= 0 else { continue }
+          var yes: Int32 = 1
+          setsockopt(client, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
+          clients[client] = Client()
+        } else if var client = clients.removeValue(forKey: entry.fd) {
+          if read(entry.fd, into: &client, now: now, &pending) {
+            clients[entry.fd] = client
+          } else {
+            pending.removeAll { $0.client == entry.fd }
+            close(entry.fd)
+          }
+        }
+      }
+    }
+  }
+
+  /// False when the connection is over.
+  private func read(
+    _ descriptor: Int32,
+    into client: inout Client,
+    now: UInt64,
+    _ pending: inout [(client: Int32, status: String, at: UInt64)]
+  ) -> Bool {
+    let count = withUnsafeTemporaryAllocation(byteCount: 65_536, alignment: 1) { buffer in
+      let count = recv(descriptor, buffer.baseAddress, buffer.count, 0)
+      if count > 0 {
+        if client.bytes.isEmpty { client.began = now }
+        client.bytes.append(contentsOf: buffer[..<count])
+      }
+      return count
+    }
+    guard count > 0 else { return false }
+    while let request = ReceivedRequest(client.bytes) {
+      let answer = answer(request, client.began)
+      client.bytes.removeFirst(request.length)
+      client.began = now
+      switch answer {
+      case .now(let status): send(status, to: descriptor)
+      case .later(let status, let at): pending.append((descriptor, status, at))
+      case .never: break
+      }
+    }
+    return true
+  }
+
+  /// A client that is gone is noticed when it is next read from.
+  private func send(_ status: String, to client: Int32) {
+    let length = status.hasPrefix("204") ? "" : "Content-Length: 0\r\n"
+    let answer = Array("HTTP/1.1 \(status)\r\n\(length)\r\n".utf8)
+    _ = Foundation.send(client, answer, answer.count, Int32(MSG_NOSIGNAL))
+  }
+}
+
+/// A whole request at the beginning of the bytes.
+struct ReceivedRequest {
+  let length: Int
+  /// The value of the payload's member `n`.
+  let number: Int?
+
+  init?(_ bytes: [UInt8]) {
+    let text = String(decoding: bytes, as: UTF8.self)
+    guard let end = text.range(of: "\r\n\r\n") else { return nil }
+    let head = text[..<end.lowerBound]
+    guard let line = head.split(separator: "\r\n").first(where: { $0.lowercased().hasPrefix("content-length:") }),
+      let length = Int(line.dropFirst(15).trimmingCharacters(in: .whitespaces))
+    else { return nil }
+    let total = head.utf8.count + 4 + length
+    guard bytes.count >= total else { return nil }
+    self.length = total
+    let body = text[end.upperBound...]
+    number = body.range(of: #""n": "#).flatMap { Int(body[$0.upperBound...].prefix(while: \.isNumber)) }
+  }
+}
+
+/// Calls `body` with the socket address of a port, of 127.0.0.1 unless another address is named in host byte order.
+func withLoopback<Result>(
+  _ port: UInt16,
+  _ host: UInt32 = 0x7f00_0001,
+  _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+) -> Result {
+  var address = sockaddr_in()
+  address.sin_family = sa_family_t(AF_INET)
+  address.sin_port = port.bigEndian
+  address.sin_addr.s_addr = in_addr_t(host.bigEndian)
+  return withUnsafePointer(to: &address) { pointer in
+    pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+  }
+}
+
+/// `127.1.2.3`
+func dotted(_ address: UInt32) -> String {
+  stride(from: UInt32(24), through: 0, by: -8).map { "\(address >> $0 & 255)" }.joined(separator: ".")
+}
