@@ -57,7 +57,9 @@ extension Desk {
   func held() -> [DeliveryKey] {
     withState { state in
       let dispatcher = state.lease?.dispatcher
-      return (state.flight.queuedItems + Array(state.inFlight.values)).filter { $0.dispatcher == dispatcher }.map(\.key)
+      return (state.flight.queuedItems + state.inFlight.values.map(\.held)).filter { $0.dispatcher == dispatcher }.map(
+        \.key
+      )
         + (state.outcomes + state.recording).map(\.delivery)
     }
   }

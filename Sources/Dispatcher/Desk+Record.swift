@@ -115,7 +115,7 @@ extension Desk {
     let claimed = Set(work.outcomes.filter { $0.batch == nil }.map(\.delivery))
     return !claimed.isEmpty
       && withState { state in
-        state.inFlight.values.contains { $0.dispatcher == work.dispatcher && claimed.contains($0.key) }
+        state.inFlight.values.contains { $0.held.dispatcher == work.dispatcher && claimed.contains($0.held.key) }
           || state.flight.queuedItems.contains { claimed.contains($0.key) }
           || state.outcomes.contains { claimed.contains($0.delivery) }
       }

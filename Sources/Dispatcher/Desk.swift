@@ -57,7 +57,8 @@ final class Desk: Sendable {
     var flight: FlightControl<Held>
     var plan: IntakePlan
     var endpoints: [Int64: Endpoint] = [:]
-    var inFlight: [UInt64: Held] = [:]
+    /// With the settings that each was sent under: what they say of a failure counts, whatever has become of them since.
+    var inFlight: [UInt64: Departure] = [:]
     var nextTag: UInt64 = 1
     var outcomes: [Outcome] = []
     /// Outcomes still missing, per batch; an entry stays until the record that removes the batch is committed.
@@ -162,7 +163,8 @@ final class Desk: Sendable {
     }
     let (departures, wakeRecorder, wakeIntake) = state.withLock { state in
       for completion in completions {
-        guard let held = state.inFlight.removeValue(forKey: completion.tag) else { continue }
+        guard let departure = state.inFlight.removeValue(forKey: completion.tag) else { continue }
+        let held = departure.held
         state.flight.finish(endpoint: held.endpoint)
         state.plan.finished(
           endpoint: held.endpoint,
@@ -172,7 +174,7 @@ final class Desk: Sendable {
         guard held.dispatcher == state.lease?.dispatcher else { continue }
         if completion.outcome == .response(status: 401) { preparation.tokenRejected(by: held.endpoint) }
         state.note(
-          Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
+          Outcome(held, completion, policy: departure.endpoint.policy, now: now, random: random())
         )
       }
       let departures = depart(&state, now: now)
@@ -231,8 +233,9 @@ final class Desk: Sendable {
         } else {
           let tag = state.nextTag
           state.nextTag += 1
-          state.inFlight[tag] = held
-          departures.append(Departure(tag: tag, held: held, endpoint: endpoint, timestamp: timestamp))
+          let departure = Departure(tag: tag, held: held, endpoint: endpoint, timestamp: timestamp)
+          state.inFlight[tag] = departure
+          departures.append(departure)
         }
       }
     }

@@ -11,7 +11,12 @@ import Testing
     let first = environment["MARTLET_SEED"].flatMap(UInt64.init) ?? 1
     let count = environment["MARTLET_SEEDS"].flatMap(UInt64.init) ?? 10_000
     let mutation = environment["MARTLET_MUTATION"].flatMap(Mutation.init)
-    let report = await simulate(first..<first + count, mutation: mutation)
+    let hours = environment["MARTLET_HOURS"].flatMap(Double.init)
+    let report = await simulate(
+      hours == nil ? first..<first + count : first..<UInt64.max,
+      mutation: mutation,
+      end: hours.map { .now + .seconds(3600 * $0) }
+    )
     print(report.summary)
     #expect(
       report.failures.isEmpty,
@@ -52,11 +57,14 @@ struct SimulationReport: Sendable {
 }
 
 /// Runs the seeds on as many threads as there are processors. Stops at the fifth violation.
-func simulate(_ seeds: Range<UInt64>, mutation: Mutation? = nil, keepsDigests: Bool = false, failuresWanted: Int = 5)
-  async
-  -> SimulationReport
-{
-  let tally = Tally(seeds, failuresWanted)
+func simulate(
+  _ seeds: Range<UInt64>,
+  mutation: Mutation? = nil,
+  keepsDigests: Bool = false,
+  failuresWanted: Int = 5,
+  end: ContinuousClock.Instant? = nil
+) async -> SimulationReport {
+  let tally = Tally(seeds, failuresWanted, end)
   let (began, processorBegan) = (ContinuousClock.now, clock())
   await withTaskGroup(of: Void.self) { group in
     for _ in 0..<max(1, ProcessInfo.processInfo.activeProcessorCount) {
@@ -86,15 +94,18 @@ private final class Tally: Sendable {
   private let state: Mutex<(next: UInt64, report: SimulationReport)>
   private let end: UInt64
   private let failuresWanted: Int
+  private let deadline: ContinuousClock.Instant?
 
-  init(_ seeds: Range<UInt64>, _ failuresWanted: Int) {
+  init(_ seeds: Range<UInt64>, _ failuresWanted: Int, _ deadline: ContinuousClock.Instant?) {
+    self.deadline = deadline
     state = Mutex((seeds.lowerBound, SimulationReport()))
     end = seeds.upperBound
     self.failuresWanted = failuresWanted
   }
 
   func next() -> UInt64? {
-    state.withLock { state in
+    if let deadline, ContinuousClock.now > deadline { return nil }
+    return state.withLock { state in
       guard state.next < end, state.report.failures.count < failuresWanted else { return nil }
       state.next += 1
       return state.next - 1

@@ -243,7 +243,9 @@ extension ModelDatabase {
     var left: [Batch] = []
     for batch in tables.batches {
       if batch.dispatcher == dispatcher,
-        !batch.pairs.contains(where: { kept.contains($0) && !tables.hasAttempt($0, batch: batch.id) })
+        !batch.pairs.contains(where: {
+          kept.contains($0) && !tables.hasAttempt($0, batch: batch.id)
+        })
       {
         touched += batch.pairs
       } else {

@@ -83,7 +83,13 @@ final class Checker {
         "\(dispatcher) records \(outcomes.map { "\(World.pair($0.delivery)) \($0.kind) \($0.attempt) \($0.reason ?? "")" })"
       )
       requireLease(dispatcher)
-      for outcome in outcomes { mix(World.pair(outcome.delivery).code) }
+      for outcome in outcomes {
+        let pair = World.pair(outcome.delivery)
+        mix(pair.code)
+        if outcome.attempt > database.tables.endpoints[pair.endpoint - 1].maxAttempts {
+          fail("\(pair) was tried more often than its endpoint allows")
+        }
+      }
     case .gaveBack(let dispatcher, let pairs, let taken):
       trace("\(dispatcher) \(taken ? "lost" : "gave back") \(pairs)")
       if taken {

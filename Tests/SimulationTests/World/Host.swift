@@ -182,7 +182,7 @@ final class Host: @unchecked Sendable {
     guard isAlive else { return }
     for request in requests {
       let tag = request.tag
-      guard let held = desk.withState({ $0.inFlight[tag] }) else { continue }
+      guard let held = desk.withState({ $0.inFlight[tag]?.held }) else { continue }
       let pair = World.pair(held.key)
       guard !engineIsShut else {
         end(tag, .failure(HTTPFailure(.aborted, "shut down")), nil, 0)

@@ -29,7 +29,7 @@ final class World {
     scheduler = Scheduler(chance)
     database = ModelDatabase(scheduler: scheduler)
     database.mutation = mutation
-    troubleEnds = chance.between(3_000_000, 9_000_000)
+    troubleEnds = chance.between(2_000_000, 6_000_000)
     checker = Checker(scheduler, database, keepsTrace: trace)
   }
 
