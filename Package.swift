@@ -144,6 +144,16 @@ let package = Package(
       dependencies: ["EmbeddedPostgres", "ThrowawayPostgres"],
       swiftSettings: strict
     ),
+    // Threads that only a simulation's scheduler runs, one at a time.
+    .target(name: "CFiber", path: "Tests/CFiber"),
+    .testTarget(
+      name: "SimulationTests",
+      dependencies: [
+        "CFiber", "DeliveryCore", "Dispatcher", "EmbeddedPostgres", "HTTPDelivery", "OutboxStore", "Postgres", "Schema",
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: strict
+    ),
     .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
     .testTarget(
       name: "OutboxStoreTests",

@@ -295,7 +295,9 @@ CREATE TABLE outbox.dispatcher (
 -- exactly when asynchronously committed outcomes may have been taken back. A dispatcher that is not in it must compare what
 -- it remembers with what is there (outbox.resync) before it takes another step.
 CREATE UNLOGGED TABLE outbox.witness (
-  dispatcher_id bigint PRIMARY KEY
+  dispatcher_id bigint PRIMARY KEY,
+  -- The number of its last resync. What it sent before, and what arrives only now, means nothing any more.
+  resyncs       bigint NOT NULL DEFAULT 0
 );
 
 -- A lease on direct deliveries: what one cut handed to one dispatcher. Written at the cut, removed with its last outcome.

@@ -48,15 +48,19 @@ BEGIN
 END $$;
 
 -- The fence: holds the lease for the rest of this transaction, or refuses. Nobody can take it away meanwhile.
-CREATE FUNCTION outbox.hold_lease(dispatcher bigint) RETURNS void
+-- `resyncs`: the number of the resync that the caller last made; null: not to be checked. A step that was on its way when
+-- the connection broke may arrive after the dispatcher has given it up and compared; carried out then, it would hand over
+-- what nobody takes, or record for a second time.
+CREATE FUNCTION outbox.hold_lease(dispatcher bigint, resyncs bigint DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   expiry timestamptz;
   witness boolean;
+  newest bigint;
 BEGIN
   PERFORM outbox.require_read_committed();
   PERFORM pg_advisory_xact_lock_shared(1296126549, outbox.lock_number(dispatcher));
-  SELECT d.expires_at, w.dispatcher_id IS NOT NULL INTO expiry, witness
+  SELECT d.expires_at, w.dispatcher_id IS NOT NULL, w.resyncs INTO expiry, witness, newest
   FROM outbox.dispatcher d LEFT JOIN outbox.witness w ON w.dispatcher_id = d.id WHERE d.id = hold_lease.dispatcher;
   IF expiry IS NULL THEN
     RAISE EXCEPTION 'dispatcher % has no lease: it ran out and another dispatcher took over', dispatcher USING ERRCODE = 'OBX02';
@@ -65,6 +69,8 @@ BEGIN
   ELSIF NOT witness THEN
     RAISE EXCEPTION 'PostgreSQL has crashed or failed over since dispatcher % last looked: it must resync first', dispatcher
       USING ERRCODE = 'OBX03';
+  ELSIF resyncs <> newest THEN
+    RAISE EXCEPTION 'dispatcher % has resynced (%) since it sent this (%)', dispatcher, newest, resyncs USING ERRCODE = 'OBX03';
   END IF;
 END $$;
 
@@ -271,7 +277,7 @@ END $$;
 -- Indexes: position_pkey, event_tx_id (index-only), event_pkey, subscription_pkey, endpoint_pkey, endpoint_health_pkey.
 CREATE FUNCTION outbox.cut(
   dispatcher bigint, max_events int, max_direct int, max_per_endpoint int, max_bytes bigint,
-  busy_endpoints bigint[] DEFAULT '{}', busy_slots int[] DEFAULT '{}'
+  busy_endpoints bigint[] DEFAULT '{}', busy_slots int[] DEFAULT '{}', resyncs bigint DEFAULT NULL
 ) RETURNS TABLE (
   batch_id bigint, events_cut int, parked int, more boolean,
   event_id uuid, type text, tenant text, key text, created_at timestamptz, payload jsonb, metadata jsonb,
@@ -355,7 +361,7 @@ BEGIN
     RETURN;  -- other transactions came and went; following them once a second is enough
   END IF;
   IF taken > 0 THEN
-    PERFORM outbox.hold_lease(dispatcher);
+    PERFORM outbox.hold_lease(dispatcher, resyncs);
   END IF;
 
   -- OFFSET 0 keeps each look-up a probe per row: merged with its whole table, it would cost by the endpoints that do not

@@ -106,7 +106,7 @@ $$;
 -- Locks: the dispatcher's lease, shared; the rows claimed; of a rate-limited endpoint the bucket, if nobody has it.
 -- Indexes: delivery_due, delivery_pkey, event_pkey, endpoint_pkey.
 CREATE FUNCTION outbox.claim(
-  dispatcher bigint, endpoints bigint[], slots int[], floors timestamptz[], max_bytes bigint DEFAULT 16777216)
+  dispatcher bigint, endpoints bigint[], slots int[], floors timestamptz[], max_bytes bigint DEFAULT 16777216, resyncs bigint DEFAULT NULL)
 RETURNS TABLE (
   event_id uuid, endpoint_id bigint, endpoint_version bigint, attempts int, due_at timestamptz, age_ms bigint,
   type text, tenant text, key text, created_at timestamptz, payload jsonb, metadata jsonb
@@ -124,7 +124,7 @@ DECLARE
   tokens int[];      -- what is in them
   probed bigint[];
 BEGIN
-  PERFORM outbox.hold_lease(dispatcher);
+  PERFORM outbox.hold_lease(dispatcher, resyncs);
   SELECT bool_or(e.ordered), array_agg(e.id) FILTER (WHERE e.rate_limit IS NOT NULL AND e.state = 'enabled')
   INTO any_ordered, limited FROM outbox.endpoint e WHERE e.id = ANY (endpoints);
   -- A claim where order matters waits for the disk, and so for the record before it: a crash that took either back would
@@ -218,7 +218,7 @@ END $$;
 CREATE FUNCTION outbox.record(
   dispatcher bigint, event_ids uuid[], endpoint_ids bigint[], batch_ids bigint[], attempts int[], outcomes text[],
   statuses int[], durations_ms int[], errors text[], responses text[], retry_in_ms bigint[], reasons text[],
-  finished_batches bigint[], again boolean DEFAULT false
+  finished_batches bigint[], again boolean DEFAULT false, resyncs bigint DEFAULT NULL
 ) RETURNS TABLE (endpoint_id bigint, circuit text, state text)
 LANGUAGE plpgsql ROWS 1
 SET search_path = pg_catalog, pg_temp
@@ -233,7 +233,7 @@ DECLARE
   doomed bigint[];
   done_endpoints bigint[]; done_keys text[]; done_places bigint[];
 BEGIN
-  PERFORM outbox.hold_lease(dispatcher);
+  PERFORM outbox.hold_lease(dispatcher, resyncs);
   PERFORM pg_advisory_xact_lock(1296126551, outbox.lock_number(dispatcher));
   IF again AND EXISTS (
     SELECT FROM outbox.attempt a
@@ -568,7 +568,7 @@ END $$;
 
 -- Takes over from dispatchers whose lease ran out: all they held becomes available at once and their row is deleted, in
 -- one transaction; should one wake up, it is fenced. Returns a row per dispatcher taken over. Never takes over from the
--- caller itself. For `settle` after the server has started nobody is taken over from: after an outage longer than the lease
+-- caller itself; and a caller that must resync is told so. For `settle` after the server has started nobody is taken over from: after an outage longer than the lease
 -- the others, too, must have the chance to renew theirs.
 -- Locks: the dispatcher's row and lock; skips those another dispatcher is recovering, or that are in a step right now.
 CREATE FUNCTION outbox.recover(caller bigint DEFAULT NULL, settle interval DEFAULT '0 s') RETURNS TABLE (dispatcher_id bigint, name text, deliveries bigint)
@@ -576,6 +576,11 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE lost record;
 BEGIN
+  IF EXISTS (SELECT FROM outbox.dispatcher d WHERE d.id = caller)
+      AND NOT EXISTS (SELECT FROM outbox.witness w WHERE w.dispatcher_id = caller) THEN
+    RAISE EXCEPTION 'PostgreSQL has crashed or failed over since dispatcher % last looked: it must resync first', caller
+      USING ERRCODE = 'OBX03';
+  END IF;
   FOR lost IN
     SELECT d.id, d.name FROM outbox.dispatcher d
     WHERE d.expires_at <= clock_timestamp() AND d.id IS DISTINCT FROM caller
@@ -594,14 +599,17 @@ END $$;
 
 -- After a lost connection or a crash of PostgreSQL: makes what the database says a dispatcher holds agree with what it does
 -- hold, the pairs named. The rest was handed over in a reply that never came, or recorded in a transaction that the crash
--- took back; it becomes available again. Waits for a step still running on the lost connection.
-CREATE FUNCTION outbox.resync(dispatcher bigint, held_events uuid[], held_endpoints bigint[]) RETURNS bigint
+-- took back; it becomes available again. Waits for a step still running on the lost connection. `number` counts the caller's
+-- resyncs: what it sent before is refused from now on, should it arrive yet. (Null: steps are not checked.)
+CREATE FUNCTION outbox.resync(dispatcher bigint, held_events uuid[], held_endpoints bigint[], number bigint DEFAULT NULL)
+RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(1296126549, outbox.lock_number(dispatcher));
-  INSERT INTO outbox.witness (dispatcher_id) SELECT d.id FROM outbox.dispatcher d WHERE d.id = resync.dispatcher
-  ON CONFLICT DO NOTHING;
-  PERFORM outbox.hold_lease(dispatcher);
+  INSERT INTO outbox.witness AS w (dispatcher_id, resyncs)
+  SELECT d.id, coalesce(resync.number, 0) FROM outbox.dispatcher d WHERE d.id = resync.dispatcher
+  ON CONFLICT (dispatcher_id) DO UPDATE SET resyncs = resync.number WHERE resync.number > w.resyncs;
+  PERFORM outbox.hold_lease(dispatcher, resync.number);
   RETURN outbox.give_back(dispatcher, held_events, held_endpoints);
 END $$;
 

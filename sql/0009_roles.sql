@@ -38,7 +38,7 @@ GRANT EXECUTE ON FUNCTION outbox.publish, outbox.uuid_v7() TO outbox_publisher;
 GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.endpoint_secret, outbox.position, outbox.dispatcher,
   outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting,
   outbox.anchor, outbox.backlog, outbox.endpoint_status, outbox.delivery_status, outbox.stuck, outbox.in_flight TO outbox_dispatcher;
-GRANT SELECT, INSERT, DELETE ON outbox.witness TO outbox_dispatcher, outbox_operator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.witness TO outbox_dispatcher, outbox_operator;
 GRANT SELECT, INSERT, UPDATE ON outbox.filter_failure TO outbox_dispatcher;
 GRANT INSERT ON outbox.position, outbox.dispatcher, outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter,
   outbox.endpoint_health TO outbox_dispatcher;

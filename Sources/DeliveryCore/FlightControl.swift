@@ -114,7 +114,8 @@ package struct FlightControl<Item> {
   package mutating func withdrawAll() -> [Item] {
     ring = []
     for endpoint in lanes.keys { lanes[endpoint]?.isInRing = false }
-    return Array(lanes.keys).flatMap { withdraw(endpoint: $0) }
+    // In an order that is the same every time, as all decisions are.
+    return lanes.keys.sorted().flatMap { withdraw(endpoint: $0) }
   }
 
   private mutating func enterRing(_ endpoint: Int64, _ lane: inout Lane) {

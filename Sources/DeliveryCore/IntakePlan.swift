@@ -81,13 +81,14 @@ package struct IntakePlan {
 
   package init(limits: Limits = Limits()) { self.limits = limits }
 
-  package mutating func next<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
+  package mutating func next<Item>(_ flight: FlightControl<Item>, mayClaim: Bool = true, at now: Duration) -> Action {
     if now >= nextLook { return .look }
     let cutting = nextCut(flight, at: now)
     let waiting = due.filter { $0.value <= now }
     let claimable = waiting.filter {
       room(for: $0.key, flight) > 0 && flight.room(for: $0.key) >= worthwhile($0.key, flight)
-    }.sorted { $0.value < $1.value }
+    }.sorted { ($0.value, $0.key) < ($1.value, $1.key) }
+    guard mayClaim else { return cutting }
     guard !claimable.isEmpty, flight.free > 0 else {
       // One with a rate limit has all in flight that it takes at a time: its next claim should not wait for a poll.
       if case .wait(let pause) = cutting,
@@ -167,7 +168,7 @@ package struct IntakePlan {
     }
     // Of a small memory a quarter is as much as can be hoped for.
     let usual = max(1, min(limits.eventsPerCut, flight.capacity / 4))
-    let fullest = flight.busyEndpoints.max { flight.held(by: $0) < flight.held(by: $1) }
+    let fullest = flight.busyEndpoints.max { (flight.held(by: $0), $0) < (flight.held(by: $1), $1) }
     let room = fullest.map { flight.room(for: $0) } ?? flight.free / 2
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.

@@ -7,12 +7,12 @@ import Postgres
 /// PostgreSQL going away is normal. It is logged once when it goes and once when it is back; in between a connection is
 /// tried at growing intervals.
 final class DatabaseLoop {
-  private let connect: () throws(PostgresError) -> Connection
+  private let connect: () throws(PostgresError) -> any DispatchStore
   private let logger: Logger
   private let bell: Bell
   private var failures = 0
 
-  init(connect: @escaping () throws(PostgresError) -> Connection, bell: Bell, logger: Logger) {
+  init(connect: @escaping () throws(PostgresError) -> any DispatchStore, bell: Bell, logger: Logger) {
     self.connect = connect
     self.bell = bell
     self.logger = logger
@@ -35,12 +35,12 @@ final class DatabaseLoop {
   private(set) var lastFailure: PostgresError?
 
   /// Makes one step.
-  func step<Value>(_ body: (OutboxStore) throws(PostgresError) -> Value) -> Step<Value> {
+  func step<Value>(_ body: (any DispatchStore) throws(PostgresError) -> Value) -> Step<Value> {
     var connected = false
     do {
-      let connection = try connect()
+      let store = try connect()
       connected = true
-      let value = try body(OutboxStore(connection))
+      let value = try body(store)
       if failures > 0 {
         logger.notice("the database answers again", metadata: ["failures": "\(failures)"])
         failures = 0

@@ -8,7 +8,8 @@ extension Desk {
     let now = now
     return withState { state in
       guard state.outcomes.count < limits.unrecorded else { return .wait(.milliseconds(20)) }
-      let action = state.plan.next(state.flight, at: now)
+      // While a record is repeated it must stay clear why we hold what it is about; see `holdsAnew`.
+      let action = state.plan.next(state.flight, mayClaim: !state.isRepeatingRecord, at: now)
       if case .waitForRoom(let endpoint, let slots, _) = action {
         state.intakeAwaits = (endpoint, slots)
       } else {
@@ -99,7 +100,7 @@ extension Desk {
   /// Endpoints of which something is queued or in flight, with the version of the settings we go by.
   func busyEndpoints() -> [(id: Int64, version: Int64)] {
     withState { state in
-      state.flight.busyEndpoints.map { (id: $0, version: state.endpoints[$0]?.version ?? -1) }
+      state.flight.busyEndpoints.sorted().map { (id: $0, version: state.endpoints[$0]?.version ?? -1) }
     }
   }
 

@@ -9,6 +9,7 @@ extension Desk {
     let now = now
     let stood = withState { state in
       let stood = state.lease.map { $0.until <= now } ?? true
+      if state.lease?.dispatcher != dispatcher { state.resyncs = 0 }
       state.lease = (dispatcher, until)
       return stood
     }
@@ -34,14 +35,19 @@ extension Desk {
       state.batches = [:]
       state.recording = []
       state.mustResync = false
+      state.isRepeatingRecord = false
       state.counters.leasesLost += 1
     }
     leaseBell.ring()
   }
 
-  /// What the database says we hold may not be what we do hold: a reply was lost, or a commit.
-  func doubt() {
-    withState { $0.mustResync = true }
+  /// What the database says we hold may not be what we do hold: a reply was lost, or a commit. `ofRecord`: the reply to a
+  /// record, which is now repeated.
+  func doubt(ofRecord: Bool = false) {
+    withState { state in
+      state.mustResync = true
+      if ofRecord { state.isRepeatingRecord = true }
+    }
     intakeBell.ring()
   }
 
@@ -51,8 +57,20 @@ extension Desk {
   func held() -> [DeliveryKey] {
     withState { state in
       let dispatcher = state.lease?.dispatcher
-      return (state.flight.queuedItems + Array(state.inFlight.values)).filter { $0.dispatcher == dispatcher }.map(\.key)
+      return (state.flight.queuedItems + state.inFlight.values.map(\.held)).filter { $0.dispatcher == dispatcher }.map(
+        \.key
+      )
         + (state.outcomes + state.recording).map(\.delivery)
+    }
+  }
+
+  var resyncs: Int { withState { $0.resyncs } }
+
+  /// The number of the comparison that begins now.
+  func beginResync() -> Int {
+    withState { state in
+      state.resyncs += 1
+      return state.resyncs
     }
   }
 

@@ -65,6 +65,7 @@ extension Desk {
     let now = now
     let (promoted, news) = withState { state in
       state.counters.records += 1
+      state.isRepeatingRecord = false
       state.recording.removeFirst(min(work.outcomes.count, state.recording.count))
       var promoted = false
       for outcome in work.outcomes {
@@ -107,9 +108,23 @@ extension Desk {
     return news
   }
 
+  /// Whether we hold a delivery of this work anew: then its record, whose reply was lost, was committed, or we could not
+  /// have claimed it again. To the database it looks as if it had not been, and repeated it would give away what we are
+  /// sending. Every claim made before the last comparison is known here, and while a record is repeated none is made.
+  func holdsAnew(_ work: RecordWork) -> Bool {
+    let claimed = Set(work.outcomes.filter { $0.batch == nil }.map(\.delivery))
+    return !claimed.isEmpty
+      && withState { state in
+        state.inFlight.values.contains { $0.held.dispatcher == work.dispatcher && claimed.contains($0.held.key) }
+          || state.flight.queuedItems.contains { claimed.contains($0.key) }
+          || state.outcomes.contains { claimed.contains($0.delivery) }
+      }
+  }
+
   /// The work cannot be recorded, ever: its outcomes are missing again, so their batches are never finished by us.
   func gaveUp(_ work: RecordWork) {
     withState { state in
+      state.isRepeatingRecord = false
       state.recording.removeFirst(min(work.outcomes.count, state.recording.count))
       for case let batch? in work.outcomes.map(\.batch) { state.batches[batch, default: 0] += 1 }
     }

@@ -45,6 +45,7 @@ final class Held: Sendable {
 /// microseconds; signing and building of requests happen outside it.
 final class Desk: Sendable {
   struct Limits: Sendable {
+    var plan = IntakePlan.Limits()
     var capacity = 2000
     var maxInFlight = 1000
     /// Outcomes that may wait for the recorder before intake pauses.
@@ -56,7 +57,8 @@ final class Desk: Sendable {
     var flight: FlightControl<Held>
     var plan: IntakePlan
     var endpoints: [Int64: Endpoint] = [:]
-    var inFlight: [UInt64: Held] = [:]
+    /// With the settings that each was sent under: what they say of a failure counts, whatever has become of them since.
+    var inFlight: [UInt64: Departure] = [:]
     var nextTag: UInt64 = 1
     var outcomes: [Outcome] = []
     /// Outcomes still missing, per batch; an entry stays until the record that removes the batch is committed.
@@ -65,6 +67,10 @@ final class Desk: Sendable {
     var recording: [Outcome] = []
     /// What the database says we hold may differ from what we do hold: nothing is recorded before they were compared.
     var mustResync = false
+    /// The number of the last comparison; what was sent before it means nothing after it.
+    var resyncs = 0
+    /// A record was sent and no reply came; it is being repeated.
+    var isRepeatingRecord = false
     /// The lease, and until when we may act on it.
     var lease: (dispatcher: Int64, until: Duration)?
     /// The database's clock, in seconds since 1970, at a moment of ours.
@@ -93,30 +99,34 @@ final class Desk: Sendable {
   let egress: EgressPolicy
   let preparation = Preparation()
   let keyring: Keyring
-  let intakeBell = Bell()
-  let recordBell = Bell()
-  let leaseBell = Bell()
+  let intakeBell: Bell
+  let recordBell: Bell
+  let leaseBell: Bell
   private let state: Mutex<State>
-  private let origin = ContinuousClock.now
-  private let random: @Sendable () -> Double
+  private let surroundings: Surroundings
 
   init(
     limits: Limits,
     egress: EgressPolicy,
     keyring: Keyring = Keyring(),
-    random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }
+    surroundings: Surroundings = .host()
   ) {
     self.limits = limits
     self.egress = egress
     self.keyring = keyring
-    self.random = random
+    self.surroundings = surroundings
+    (intakeBell, recordBell, leaseBell) = (surroundings.bell(), surroundings.bell(), surroundings.bell())
     self.state = Mutex(
-      State(flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight), plan: IntakePlan())
+      State(
+        flight: FlightControl(capacity: limits.capacity, maxInFlight: limits.maxInFlight),
+        plan: IntakePlan(limits: limits.plan)
+      )
     )
   }
 
   /// Time on this host's monotonic clock. Only differences mean anything.
-  var now: Duration { ContinuousClock.now - origin }
+  var now: Duration { surroundings.now() }
+  private func random() -> Double { surroundings.random() }
 
   func withState<Value>(_ body: (inout sending State) -> sending Value) -> sending Value { state.withLock(body) }
 
@@ -153,7 +163,8 @@ final class Desk: Sendable {
     }
     let (departures, wakeRecorder, wakeIntake) = state.withLock { state in
       for completion in completions {
-        guard let held = state.inFlight.removeValue(forKey: completion.tag) else { continue }
+        guard let departure = state.inFlight.removeValue(forKey: completion.tag) else { continue }
+        let held = departure.held
         state.flight.finish(endpoint: held.endpoint)
         state.plan.finished(
           endpoint: held.endpoint,
@@ -163,7 +174,7 @@ final class Desk: Sendable {
         guard held.dispatcher == state.lease?.dispatcher else { continue }
         if completion.outcome == .response(status: 401) { preparation.tokenRejected(by: held.endpoint) }
         state.note(
-          Outcome(held, completion, policy: state.endpoints[held.endpoint]?.policy, now: now, random: random())
+          Outcome(held, completion, policy: departure.endpoint.policy, now: now, random: random())
         )
       }
       let departures = depart(&state, now: now)
@@ -222,8 +233,9 @@ final class Desk: Sendable {
         } else {
           let tag = state.nextTag
           state.nextTag += 1
-          state.inFlight[tag] = held
-          departures.append(Departure(tag: tag, held: held, endpoint: endpoint, timestamp: timestamp))
+          let departure = Departure(tag: tag, held: held, endpoint: endpoint, timestamp: timestamp)
+          state.inFlight[tag] = departure
+          departures.append(departure)
         }
       }
     }

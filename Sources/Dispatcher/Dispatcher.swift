@@ -166,7 +166,9 @@ package final class Dispatcher: Service {
     // Only what `body` throws would be thrown, and it throws nothing.
     try? await session.run { connect in
       withoutActuallyEscaping(connect) { connect in
-        body(DatabaseLoop(connect: connect, bell: bell, logger: logger))
+        // One function rather than a store by itself: the connection may be another each time.
+        let store = { () throws(PostgresError) -> any DispatchStore in OutboxStore(try connect()) }
+        body(DatabaseLoop(connect: store, bell: bell, logger: logger))
       }
     }
   }

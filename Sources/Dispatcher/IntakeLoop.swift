@@ -8,7 +8,7 @@ import Postgres
 /// handed and what it knows can thus be compared when a reply was lost.
 struct IntakeLoop {
   let desk: Desk
-  let engine: HTTPEngine
+  let engine: any RequestTaker
   /// From then on nothing is taken in; what is held is still compared with the database when that is in doubt.
   let stop: StopSignal
   let end: StopSignal
@@ -56,7 +56,8 @@ struct IntakeLoop {
           dispatcher: dispatcher,
           endpoints: endpoints,
           slots: slots,
-          floors: floors.map { $0.map(Timestamp.init(microsecondsSince2000:)) }
+          floors: floors.map { $0.map(Timestamp.init(microsecondsSince2000:)) },
+          resyncs: desk.resyncs
         )
         let held = desk.took(claim, asked: endpoints, slots: slots, dispatcher: dispatcher)
         try send(held, versions: claim.deliveries.map { ($0.endpoint, $0.version) }, store)
@@ -70,7 +71,8 @@ struct IntakeLoop {
           perEndpoint: perEndpoint,
           bytes: IntakePlan.Limits().bytesPerCut,
           busy: busy,
-          slots: slots
+          slots: slots,
+          resyncs: desk.resyncs
         )
         let held = desk.took(cut, dispatcher: dispatcher)
         guard let cut else { return }
@@ -84,12 +86,12 @@ struct IntakeLoop {
 
   /// If the settings cannot be read now, the deliveries are laid down all the same: they were handed to us, and go back
   /// untried from there.
-  private func send(_ held: [Held], versions: [(Int64, Int64)], _ store: OutboxStore) throws(PostgresError) {
+  private func send(_ held: [Held], versions: [(Int64, Int64)], _ store: any DispatchStore) throws(PostgresError) {
     defer { engine.submit(desk.accept(held)) }
     try learn(desk.unknown(versions.map { (id: $0.0, version: $0.1) }), store)
   }
 
-  private func learn(_ endpoints: [Int64], _ store: OutboxStore) throws(PostgresError) {
+  private func learn(_ endpoints: [Int64], _ store: any DispatchStore) throws(PostgresError) {
     guard !endpoints.isEmpty else { return }
     for (endpoint, problem) in desk.learned(try store.endpoints(endpoints), asked: endpoints) {
       logger.error(
@@ -101,7 +103,8 @@ struct IntakeLoop {
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) -> DatabaseLoop.Step<Void> {
     database.step { store throws(PostgresError) in
-      let given = try store.resync(dispatcher: dispatcher, held: desk.held())
+      let number = desk.beginResync()
+      let given = try store.resync(dispatcher: dispatcher, held: desk.held(), number: number)
       desk.resynced()
       if given > 0 {
         logger.notice(

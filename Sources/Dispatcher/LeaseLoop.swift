@@ -7,7 +7,7 @@ import Postgres
 /// from dispatchers that lost theirs.
 struct LeaseLoop {
   let desk: Desk
-  let engine: HTTPEngine
+  let engine: any RequestTaker
   let end: StopSignal
   let configuration: DispatcherConfiguration
   let logger: Logger
@@ -77,7 +77,9 @@ struct LeaseLoop {
     case .refused(let error):
       // Without the pause that a complaint makes: the next heartbeat must not wait for it.
       logger.critical("the database refuses to take over from a lost dispatcher", metadata: ["error": "\(error)"])
-    case .unleased, .doubtful, .failed: break
+    // Who has nothing to do takes no other step that would tell of a crash, and would go on holding what it took back.
+    case .doubtful: desk.doubt()
+    case .unleased, .failed: break
     }
   }
 }

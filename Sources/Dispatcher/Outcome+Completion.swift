@@ -5,7 +5,7 @@ import OutboxStore
 
 extension Outcome {
   /// What a completed exchange means for the delivery.
-  init(_ held: Held, _ completion: HTTPCompletion, policy: RetryPolicy?, now: Duration, random: Double) {
+  init(_ held: Held, _ completion: HTTPCompletion, policy: RetryPolicy, now: Duration, random: Double) {
     let result: AttemptResult
     var error: String?
     switch completion.outcome {
@@ -22,7 +22,7 @@ extension Outcome {
       result,
       attempt: held.attempts + 1,
       age: held.age + (now - held.takenAt),
-      policy: policy ?? RetryPolicy(),
+      policy: policy,
       random: random
     )
     self.init(held, verdict, tried: result != .untried, error: error)

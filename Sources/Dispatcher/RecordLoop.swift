@@ -46,12 +46,17 @@ struct RecordLoop {
         desk.recordBell.wait(upTo: .milliseconds(100))
         continue
       }
+      if work.again, desk.holdsAnew(work) {
+        _ = desk.recorded(work, [])
+        return []
+      }
       let step = database.step { store throws(PostgresError) in
         try store.record(
           dispatcher: work.dispatcher,
           work.outcomes,
           finishedBatches: work.finishedBatches,
-          again: work.again
+          again: work.again,
+          resyncs: desk.resyncs
         )
       }
       switch step {
@@ -71,7 +76,7 @@ struct RecordLoop {
       case .failed(let unknown):
         if unknown {
           work.again = true
-          desk.doubt()
+          desk.doubt(ofRecord: true)
         }
       case .refused(let error):
         guard let (first, second) = work.halves else { return giveUp(work, error) }

@@ -34,17 +34,17 @@ extension OutboxStore {
 
   /// Claims deliveries that are due, at most `slots` of each endpoint and what its rate limit lets through, none due before
   /// its floor (nil: no floor).
-  package func claim(dispatcher: Int64, endpoints: [Int64], slots: [Int], floors: [Timestamp?]) throws(PostgresError)
-    -> Claim
+  package func claim(dispatcher: Int64, endpoints: [Int64], slots: [Int], floors: [Timestamp?], resyncs: Int? = nil)
+    throws(PostgresError) -> Claim
   {
     let rows = try connection.query(
       """
       SELECT endpoint_id, endpoint_version, attempts, due_at, age_ms, \(ResultSet.eventColumns) \
-      FROM outbox.claim($1, $2, $3, $4)
+      FROM outbox.claim($1, $2, $3, $4, resyncs => $5)
       """,
       [
         .int8(dispatcher), .int8Array(endpoints), .int4Array(slots.map { Int32(clamping: $0) }),
-        .timestampArray(floors),
+        .timestampArray(floors), .int8(resyncs.map { Int64($0) }),
       ]
     )
     var claim = Claim()

@@ -46,6 +46,7 @@ extension OutboxStore {
   ///   - events, direct, perEndpoint, bytes: at most this many events cut, and pairs, pairs of one endpoint, and bytes of
   ///     payload returned.
   ///   - busy, slots: endpoints that may get fewer than `perEndpoint`, and how many.
+  ///   - resyncs: the number of the caller's last resync; the call is refused if another has come since. nil: unchecked.
   package func cut(
     dispatcher: Int64,
     events: Int,
@@ -53,17 +54,18 @@ extension OutboxStore {
     perEndpoint: Int,
     bytes: Int,
     busy: [Int64],
-    slots: [Int]
+    slots: [Int],
+    resyncs: Int? = nil
   ) throws(PostgresError) -> Cut? {
     let rows = try connection.query(
       """
       SELECT batch_id, events_cut, parked, more, endpoint_ids, endpoint_versions, \
-      \(ResultSet.eventColumns) FROM outbox.cut($1, $2, $3, $4, $5, $6, $7)
+      \(ResultSet.eventColumns) FROM outbox.cut($1, $2, $3, $4, $5, $6, $7, $8)
       """,
       [
         .int8(dispatcher), .int4(Int32(clamping: events)), .int4(Int32(clamping: direct)),
         .int4(Int32(clamping: perEndpoint)), .int8(Int64(bytes)), .int8Array(busy),
-        .int4Array(slots.map { Int32(clamping: $0) }),
+        .int4Array(slots.map { Int32(clamping: $0) }), .int8(resyncs.map { Int64($0) }),
       ]
     )
     guard rows.count > 0 else { return nil }

@@ -41,7 +41,13 @@ extension OutboxStore {
   /// Writes outcomes, all in one transaction, and removes the batches they finish.
   ///
   /// - Parameter again: this very call was made before and its reply was lost.
-  package func record(dispatcher: Int64, _ outcomes: [Outcome], finishedBatches: [Int64], again: Bool)
+  package func record(
+    dispatcher: Int64,
+    _ outcomes: [Outcome],
+    finishedBatches: [Int64],
+    again: Bool,
+    resyncs: Int? = nil
+  )
     throws(PostgresError) -> [EndpointChange]
   {
     // Text that came from elsewhere may hold a NUL, which PostgreSQL's text cannot; it must not cost us the whole batch.
@@ -53,7 +59,7 @@ extension OutboxStore {
     let rows = try connection.query(
       """
       SELECT endpoint_id, circuit, state \
-      FROM outbox.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+      FROM outbox.record($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
       """,
       [
         .int8(dispatcher),
@@ -70,6 +76,7 @@ extension OutboxStore {
         unlessDelivered { .textArray($0.map(\.reason)) },
         .int8Array(finishedBatches),
         .bool(again),
+        .int8(resyncs.map { Int64($0) }),
       ]
     )
     var changes: [EndpointChange] = []

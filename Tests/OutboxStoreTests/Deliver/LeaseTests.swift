@@ -187,3 +187,59 @@ import Testing
     }
   }
 }
+
+/// What simulations have found; see docs/simulation.md.
+@Suite struct LateStepTests {
+  /// A step was on its way when the connection broke, and arrives after the dispatcher has given it up and resynced.
+  @Test func stepThatArrivesAfterAResyncIsRefused() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let endpoint = try await worker.client.addEndpoint()
+      try await worker.client.publish(4)
+      let cut = try #require(try await worker.cut(events: 2, direct: 1))
+      _ = try await worker.client.store { try $0.resync(dispatcher: worker.id, held: cut.pairs, number: 2) }
+      let late: [@Sendable (OutboxStore) throws -> Void] = [
+        { _ = try $0.resync(dispatcher: worker.id, held: [], number: 1) },
+        {
+          _ = try $0.cut(
+            dispatcher: worker.id,
+            events: 10,
+            direct: 10,
+            perEndpoint: 10,
+            bytes: 1 << 20,
+            busy: [],
+            slots: [],
+            resyncs: 1
+          )
+        },
+        { _ = try $0.claim(dispatcher: worker.id, endpoints: [endpoint], slots: [10], floors: [nil], resyncs: 1) },
+        { _ = try $0.record(dispatcher: worker.id, cut.outcomes(), finishedBatches: [], again: false, resyncs: 1) },
+      ]
+      for step in late {
+        await #expect { try await worker.client.store { try step($0) } } throws: {
+          ($0 as? PostgresError)?.sqlState == OutboxState.mustResync
+        }
+      }
+      _ = try await worker.client.store {
+        try $0.record(dispatcher: worker.id, cut.outcomes(), finishedBatches: [cut.batch!], again: false, resyncs: 2)
+      }
+      #expect(try await worker.client.int("SELECT count(*) FROM outbox.batch") == 0)
+    }
+  }
+
+  /// Who neither cuts, claims nor records must hear of a crash all the same: what that took back may be in its hands.
+  @Test func dispatcherWithNothingToDoIsToldOfACrash() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      _ = try await worker.client.store { try $0.recover(caller: worker.id) }
+      try await worker.client.execute("TRUNCATE outbox.witness")
+      await #expect {
+        _ = try await worker.client.store { try $0.recover(caller: worker.id) }
+      } throws: {
+        ($0 as? PostgresError)?.sqlState == OutboxState.mustResync
+      }
+      _ = try await worker.client.store { try $0.resync(dispatcher: worker.id, held: []) }
+      _ = try await worker.client.store { try $0.recover(caller: worker.id) }
+    }
+  }
+}
