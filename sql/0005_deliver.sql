@@ -519,9 +519,12 @@ END $$;
 
 -- Makes what a dispatcher was handed available again, except the pairs named: pairs of its batches without a recorded
 -- outcome become rows of outbox.delivery, due now; its claimed deliveries are unclaimed. Returns how many pairs that was.
+-- `kept_batches`: the batch that each of those is held by, null if it was claimed; held otherwise than the tables say, it is
+-- not kept. (Null as a whole: however it is held.)
 -- The caller holds the dispatcher's lock exclusively.
 -- Indexes: attempt_event, delivery_claimed, delivery_pkey; outbox.batch is small.
-CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_events uuid[], kept_endpoints bigint[]) RETURNS bigint
+CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_events uuid[], kept_endpoints bigint[], kept_batches bigint[] DEFAULT NULL)
+RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_nestloop = off SET jit = off
@@ -531,12 +534,12 @@ DECLARE
   from_claims bigint;
 BEGIN
   WITH kept AS MATERIALIZED (
-    SELECT k.event, k.endpoint FROM unnest(kept_events, kept_endpoints) k(event, endpoint)
+    SELECT k.event, k.endpoint, k.batch FROM unnest(kept_events, kept_endpoints, kept_batches) k(event, endpoint, batch)
   ), pair AS MATERIALIZED (
     -- Of each batch what was not recorded yet. What was, and is held again by a claim, does not keep the batch.
     SELECT b.id AS batch_id, u.event, u.endpoint, k.event IS NOT NULL AS is_kept
     FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids, b.endpoint_ids) u(event, endpoint)
-    LEFT JOIN kept k ON k.event = u.event AND k.endpoint = u.endpoint
+    LEFT JOIN kept k ON k.event = u.event AND k.endpoint = u.endpoint AND (kept_batches IS NULL OR k.batch = b.id)
     WHERE b.dispatcher_id = give_back.dispatcher
       AND NOT EXISTS (SELECT FROM outbox.attempt a  -- OFFSET 0: a probe per pair, whatever the size of history
                       WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.batch_id = b.id OFFSET 0)
@@ -556,8 +559,8 @@ BEGIN
   WITH unclaimed AS (
     UPDATE outbox.delivery d SET dispatcher_id = NULL, due_at = clock_timestamp()
     WHERE d.dispatcher_id = give_back.dispatcher
-      AND NOT EXISTS (SELECT FROM unnest(kept_events, kept_endpoints) k(event, endpoint)
-                      WHERE k.event = d.event_id AND k.endpoint = d.endpoint_id)
+      AND NOT EXISTS (SELECT FROM unnest(kept_events, kept_endpoints, kept_batches) k(event, endpoint, batch)
+                      WHERE k.event = d.event_id AND k.endpoint = d.endpoint_id AND k.batch IS NULL)
     RETURNING d.event_id, d.endpoint_id, d.attempts
   ), noted AS (
     INSERT INTO outbox.attempt (event_id, endpoint_id, dispatcher_id, outcome, attempt)
@@ -601,8 +604,8 @@ END $$;
 -- hold, the pairs named. The rest was handed over in a reply that never came, or recorded in a transaction that the crash
 -- took back; it becomes available again. Waits for a step still running on the lost connection. `number` counts the caller's
 -- resyncs: what it sent before is refused from now on, should it arrive yet. (Null: steps are not checked.)
-CREATE FUNCTION outbox.resync(dispatcher bigint, held_events uuid[], held_endpoints bigint[], number bigint DEFAULT NULL)
-RETURNS bigint
+CREATE FUNCTION outbox.resync(dispatcher bigint, held_events uuid[], held_endpoints bigint[], number bigint DEFAULT NULL,
+  held_batches bigint[] DEFAULT NULL) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(1296126549, outbox.lock_number(dispatcher));
@@ -610,7 +613,7 @@ BEGIN
   SELECT d.id, coalesce(resync.number, 0) FROM outbox.dispatcher d WHERE d.id = resync.dispatcher
   ON CONFLICT (dispatcher_id) DO UPDATE SET resyncs = resync.number WHERE resync.number > w.resyncs;
   PERFORM outbox.hold_lease(dispatcher, resync.number);
-  RETURN outbox.give_back(dispatcher, held_events, held_endpoints);
+  RETURN outbox.give_back(dispatcher, held_events, held_endpoints, held_batches);
 END $$;
 
 -- The end of a dispatcher that shuts down in order: gives back what is left and releases the lease.

@@ -53,25 +53,44 @@ extension Desk {
 
   var isInDoubt: Bool { withState { $0.mustResync } }
 
-  /// All that we hold: queued, in flight, or with an outcome not recorded yet.
-  func held() -> [DeliveryKey] {
-    withState { state in
-      let dispatcher = state.lease?.dispatcher
-      return (state.flight.queuedItems + state.inFlight.values.map(\.held)).filter { $0.dispatcher == dispatcher }.map(
-        \.key
-      )
-        + (state.outcomes + state.recording).map(\.delivery)
-    }
+  /// How each is held matters: what we claimed, and a crash put back into its batch, is not held by that.
+  private func held(_ state: borrowing State) -> [(key: DeliveryKey, batch: Int64?)] {
+    let dispatcher = state.lease?.dispatcher
+    let sending = (state.flight.queuedItems + state.inFlight.values.map(\.held)).filter { $0.dispatcher == dispatcher }
+    return sending.map { ($0.key, $0.batch) } + (state.outcomes + state.recording).map { ($0.delivery, $0.batch) }
   }
+
+  /// All that we hold.
+  func held() -> [DeliveryKey] { withState { held($0).map(\.key) } }
 
   var resyncs: Int { withState { $0.resyncs } }
 
-  /// The number of the comparison that begins now.
-  func beginResync() -> Int {
+  /// The number of the comparison that begins now, and with what: all that we hold, queued, in flight, or with an outcome
+  /// not recorded yet. nil as long as a record is under way: what it is about may have been claimed anew, in a reply that
+  /// was lost, and would be kept for a delivery that the record's own reply is about to end.
+  func beginResync() -> (number: Int, held: [(key: DeliveryKey, batch: Int64?)])? {
     withState { state in
+      guard !state.isRecordUnderWay else { return nil }
       state.resyncs += 1
-      return state.resyncs
+      return (state.resyncs, held(state))
     }
+  }
+
+  /// Whether a record may be made now; `endRecord` must follow.
+  func beginRecord() -> Bool {
+    withState { state in
+      guard !state.mustResync else { return false }
+      state.isRecordUnderWay = true
+      return true
+    }
+  }
+
+  func endRecord() {
+    let isAwaited = withState { state in
+      state.isRecordUnderWay = false
+      return state.mustResync
+    }
+    if isAwaited { intakeBell.ring() }
   }
 
   func resynced() {

@@ -69,6 +69,8 @@ final class Desk: Sendable {
     var mustResync = false
     /// The number of the last comparison; what was sent before it means nothing after it.
     var resyncs = 0
+    /// A record was sent, and neither reply nor failure has come.
+    var isRecordUnderWay = false
     /// A record was sent and no reply came; it is being repeated.
     var isRepeatingRecord = false
     /// The lease, and until when we may act on it.

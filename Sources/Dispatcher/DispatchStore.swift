@@ -25,7 +25,7 @@ protocol DispatchStore {
   func record(dispatcher: Int64, _ outcomes: [Outcome], finishedBatches: [Int64], again: Bool, resyncs: Int?)
     throws(PostgresError)
     -> [EndpointChange]
-  func resync(dispatcher: Int64, held: [DeliveryKey], number: Int?) throws(PostgresError) -> Int64
+  func resync(dispatcher: Int64, held: [DeliveryKey], batches: [Int64?]?, number: Int?) throws(PostgresError) -> Int64
   func register(name: String, host: String, pid: Int32, version: String, lease: Duration) throws(PostgresError) -> Int64
   func heartbeat(dispatcher: Int64, lease: Duration) throws(PostgresError) -> Bool
   func serverTime() throws(PostgresError) -> Double

@@ -102,9 +102,17 @@ struct IntakeLoop {
   }
 
   private func resync(_ dispatcher: Int64, _ database: DatabaseLoop) -> DatabaseLoop.Step<Void> {
-    database.step { store throws(PostgresError) in
-      let number = desk.beginResync()
-      let given = try store.resync(dispatcher: dispatcher, held: desk.held(), number: number)
+    guard let (number, held) = desk.beginResync() else {
+      desk.intakeBell.wait(upTo: .milliseconds(50))
+      return .done(())
+    }
+    return database.step { store throws(PostgresError) in
+      let given = try store.resync(
+        dispatcher: dispatcher,
+        held: held.map(\.key),
+        batches: held.map(\.batch),
+        number: number
+      )
       desk.resynced()
       if given > 0 {
         logger.notice(

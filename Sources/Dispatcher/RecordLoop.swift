@@ -50,8 +50,10 @@ struct RecordLoop {
         _ = desk.recorded(work, [])
         return []
       }
-      let step = database.step { store throws(PostgresError) in
-        try store.record(
+      let step = database.step { store throws(PostgresError) -> [EndpointChange]? in
+        guard desk.beginRecord() else { return nil }
+        defer { desk.endRecord() }
+        return try store.record(
           dispatcher: work.dispatcher,
           work.outcomes,
           finishedBatches: work.finishedBatches,
@@ -60,7 +62,8 @@ struct RecordLoop {
         )
       }
       switch step {
-      case .done(let changes):
+      case .done(nil): break
+      case .done(let changes?):
         tell(desk.recorded(work, changes), work)
         return []
       case .unleased(lost: true):

@@ -67,14 +67,18 @@ extension OutboxStore {
   /// Tells the database what this dispatcher holds; whatever else it thinks the dispatcher holds becomes available again.
   /// Returns how many deliveries that was.
   ///
-  /// - Parameter number: counts the caller's resyncs under this lease, from 1. What it sent before is refused from now on,
-  ///   should it arrive yet, and so is this one when the next has been made. nil: nothing is checked.
-  package func resync(dispatcher: Int64, held: [DeliveryKey], number: Int? = nil) throws(PostgresError) -> Int64 {
+  /// - Parameters:
+  ///   - batches: the batch that each is held by, nil if it was claimed. Left out: however it is held.
+  ///   - number: counts the caller's resyncs under this lease, from 1. What it sent before is refused from now on,
+  ///     should it arrive yet, and so is this one when the next has been made. nil: nothing is checked.
+  package func resync(dispatcher: Int64, held: [DeliveryKey], batches: [Int64?]? = nil, number: Int? = nil)
+    throws(PostgresError) -> Int64
+  {
     let rows = try connection.query(
-      "SELECT outbox.resync($1, $2, $3, $4)",
+      "SELECT outbox.resync($1, $2, $3, $4, CASE WHEN $6 THEN $5 END)",
       [
         .int8(dispatcher), .uuidArray(held.map(\.event)), .int8Array(held.map(\.endpoint)),
-        .int8(number.map { Int64($0) }),
+        .int8(number.map { Int64($0) }), .int8Array(batches ?? []), .bool(batches != nil),
       ]
     )
     return try rows.required(rows.int64(0, 0), 0)

@@ -345,18 +345,22 @@ final class Pairing {
 
   private func resync(_ dispatcher: Int) throws -> String {
     let kept = (held[dispatcher] ?? []).filter { _ in !chance.oneIn(3) }
+    let saysHow = !chance.oneIn(3)
+    var told = ModelDatabase.Kept(isAnyHow: !saysHow)
+    for one in kept { told.batches[one.pair, default: []].append(one.batch.map { batches[$0]! }) }
     var number: Int?
     if !chance.oneIn(3) { number = (resyncs[dispatcher] ?? 0) + (chance.oneIn(6) ? -1 : 1) }
     let real = outcome { () throws(PostgresError) in
       try store.resync(
         dispatcher: Int64(dispatcher),
         held: kept.map { DeliveryKey(event: uuids[$0.pair.event]!, endpoint: Int64($0.pair.endpoint)) },
+        batches: saysHow ? kept.map(\.batch) : nil,
         number: number
       )
     }
     let expected = outcome { () throws(PostgresError) in
       try model.transaction(waitsForDisk: false) { transaction throws(PostgresError) in
-        try model.resync(dispatcher: dispatcher, kept: Set(kept.map(\.pair)), number: number, transaction)
+        try model.resync(dispatcher: dispatcher, kept: told, number: number, transaction)
       }
     }
     let what = "resync(\(dispatcher), \(kept.map(\.pair)), \(number ?? -1))"

@@ -224,13 +224,24 @@ extension ModelDatabase {
 
   // MARK: - Taking away and giving back
 
+  /// What a dispatcher says it holds, and how: by a batch, or by a claim (nil).
+  struct Kept {
+    var batches: [Pair: [Int?]] = [:]
+    /// Of a caller that does not say: any will do.
+    var isAnyHow = false
+    func contains(_ pair: Pair, _ batch: Int?) -> Bool {
+      guard let held = batches[pair] else { return false }
+      return isAnyHow || held.contains(batch)
+    }
+  }
+
   /// Returns how many pairs became available.
-  private func giveBack(_ dispatcher: Int, kept: Set<Pair>) -> (count: Int, pairs: [Pair]) {
+  private func giveBack(_ dispatcher: Int, kept: Kept) -> (count: Int, pairs: [Pair]) {
     let now = clock
     var count = 0
     var available: [Pair] = []
     for batch in tables.batches where batch.dispatcher == dispatcher && mutation != .forgetBatchesOfTheLost {
-      for pair in batch.pairs where !kept.contains(pair) && !tables.hasAttempt(pair, batch: batch.id) {
+      for pair in batch.pairs where !kept.contains(pair, batch.id) && !tables.hasAttempt(pair, batch: batch.id) {
         note(pair, Attempt(batch: batch.id, dispatcher: dispatcher, kind: .unknown, number: 0, duration: nil))
         touched.append(pair)
         available.append(pair)
@@ -244,7 +255,7 @@ extension ModelDatabase {
     for batch in tables.batches {
       if batch.dispatcher == dispatcher,
         !batch.pairs.contains(where: {
-          kept.contains($0) && !tables.hasAttempt($0, batch: batch.id)
+          kept.contains($0, batch.id) && !tables.hasAttempt($0, batch: batch.id)
         })
       {
         touched += batch.pairs
@@ -253,7 +264,7 @@ extension ModelDatabase {
       }
     }
     tables.batches = left
-    for row in tables.deliveries.values where row.dispatcher == dispatcher && !kept.contains(row.pair) {
+    for row in tables.deliveries.values where row.dispatcher == dispatcher && !kept.contains(row.pair, nil) {
       if mutation == .forgetClaimsOfTheLost { continue }
       tables.deliveries[row.pair]!.dispatcher = nil
       tables.deliveries[row.pair]!.due = now
@@ -276,7 +287,7 @@ extension ModelDatabase {
     let lost = tables.leases.filter { $0.expires <= clock && $0.id != caller && clock >= startedAt + settle }.map(\.id)
     for id in lost {
       guard mutation == .recoverDespiteRunningStep || tryLock(leaseLock(id), transaction) else { continue }
-      let (count, pairs) = giveBack(id, kept: [])
+      let (count, pairs) = giveBack(id, kept: Kept())
       tables.leases.removeAll { $0.id == id }
       tables.witness[id] = nil
       commit(.gaveBack(id, unresolved: pairs, taken: true), transaction)
@@ -285,7 +296,7 @@ extension ModelDatabase {
     return recovered
   }
 
-  func resync(dispatcher: Int, kept: Set<Pair>, number: Int? = nil, _ transaction: Transaction) throws(PostgresError)
+  func resync(dispatcher: Int, kept: Kept, number: Int? = nil, _ transaction: Transaction) throws(PostgresError)
     -> Int
   {
     try lock(leaseLock(dispatcher), exclusive: true, transaction)
@@ -304,7 +315,7 @@ extension ModelDatabase {
       tables.witness[dispatcher] = before
       throw error
     }
-    let (count, pairs) = giveBack(dispatcher, kept: mutation == .resyncForgetsTheHeld ? [] : kept)
+    let (count, pairs) = giveBack(dispatcher, kept: mutation == .resyncForgetsTheHeld ? Kept() : kept)
     commit(.gaveBack(dispatcher, unresolved: pairs, taken: false), transaction)
     return count
   }
@@ -312,7 +323,7 @@ extension ModelDatabase {
   func release(dispatcher: Int, _ transaction: Transaction) throws(PostgresError) -> Int {
     try lock(leaseLock(dispatcher), exclusive: true, transaction)
     try between(transaction)
-    let (count, pairs) = giveBack(dispatcher, kept: [])
+    let (count, pairs) = giveBack(dispatcher, kept: Kept())
     tables.leases.removeAll { $0.id == dispatcher }
     tables.witness[dispatcher] = nil
     commit(.gaveBack(dispatcher, unresolved: pairs, taken: true), transaction)

@@ -211,11 +211,13 @@ final class ModelSession: DispatchStore {
     .map { EndpointChange(endpoint: Int64($0.endpoint), circuit: $0.circuit.rawValue, state: $0.state.rawValue) }
   }
 
-  func resync(dispatcher: Int64, held: [DeliveryKey], number: Int?) throws(PostgresError) -> Int64 {
-    let kept = Set(held.map(World.pair))
+  func resync(dispatcher: Int64, held: [DeliveryKey], batches: [Int64?]?, number: Int?) throws(PostgresError) -> Int64 {
+    var kept = ModelDatabase.Kept()
+    for (key, batch) in zip(held, batches!) { kept.batches[World.pair(key), default: []].append(batch.map { Int($0) }) }
+    let told = kept
     return Int64(
       try call { database, transaction throws(PostgresError) in
-        try database.resync(dispatcher: Int(dispatcher), kept: kept, number: number, transaction)
+        try database.resync(dispatcher: Int(dispatcher), kept: told, number: number, transaction)
       }
     )
   }
