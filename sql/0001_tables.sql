@@ -52,8 +52,11 @@ CREATE TABLE outbox.setting (
   name  text PRIMARY KEY,
   value text NOT NULL,
   about text NOT NULL,
-  CONSTRAINT setting_is_a_whole_number_or_a_period_as_before CHECK (
-    CASE WHEN name IN ('partitions_ahead', 'position_rows') THEN value::int >= 0 ELSE value::interval >= '0 s' END)
+  -- Bounded, so that no arithmetic on dates overflows in maintenance, which would then do nothing at all.
+  CONSTRAINT setting_is_a_whole_number_or_a_period_of_at_most_1000_years CHECK (CASE name
+    WHEN 'partitions_ahead' THEN value::int BETWEEN 0 AND 1000
+    WHEN 'position_rows' THEN value::int >= 0
+    ELSE value::interval BETWEEN '0 s' AND '1000 years' END)
 );
 INSERT INTO outbox.setting VALUES
   ('event_retention',       '7 days',  'events older than this are dropped, a day at a time, unless something still waits for them'),

@@ -406,6 +406,9 @@ BEGIN
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint USING ERRCODE = 'no_data_found';
   END IF;
+  IF overlap IS NULL THEN
+    RAISE EXCEPTION 'the overlap must not be null: the old secrets would never end' USING ERRCODE = 'null_value_not_allowed';
+  END IF;
   -- Each of them signs every request.
   IF overlap > '0' AND (SELECT count(*) FROM outbox.endpoint_secret s WHERE s.endpoint_id = rotate_secret.endpoint
                         AND (s.expires_at IS NULL OR s.expires_at > clock_timestamp())) >= 10 THEN

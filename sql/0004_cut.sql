@@ -96,6 +96,8 @@ $$;
 -- A filter that has taken a second in at least two tries is slow; two, because the machine may have stood still in one.
 -- One that takes longer than the caller's statement_timeout is slow as well: the timeout is caught, since it would come
 -- again for as long as the event is there to be cut.
+-- If none is slow, and all together take five seconds for the first event alone (a large one, thousands of filters), the
+-- rest of them fail for it: what is not done by then would not be done the next time either.
 -- Index: event_pkey. Locks: none.
 CREATE FUNCTION outbox.judge(ids uuid[], firsts int[], lasts int[], endpoints bigint[], filters jsonpath[])
 RETURNS TABLE (kind text, i int, endpoint_id bigint, events int, words text)
@@ -118,6 +120,7 @@ DECLARE
   failed bigint[] := '{}'; failures int[] := '{}'; problems text[] := '{}';
   heavy bigint[] := '{}'; tries int[] := '{}'; times interval[] := '{}';
   slow bigint[] := '{}';
+  unjudged bigint[] := '{}';
 BEGIN
   <<event>>
   FOR n IN 1..cardinality(ids) LOOP
@@ -136,6 +139,16 @@ BEGIN
             RAISE EXCEPTION 'the event is larger than 64 KiB, too large to compare two of its parts';
           END IF;
           at := clock_timestamp();
+          IF at - began > interval '5 s' AND NOT interval '50 ms' < ANY (times) THEN
+            IF n > 1 THEN
+              kind := 'stop'; i := n; endpoint_id := NULL;
+              RETURN NEXT;
+              EXIT event;
+            END IF;
+            unjudged := endpoints[f:lasts[n]];
+            f := lasts[n] + 1;
+            CONTINUE;
+          END IF;
           item := jsonb_path_query_first_tz(document, filters[f], '{}', problem IS NOT NULL);
           took := clock_timestamp() - at;
           IF took > interval '5 ms' THEN
@@ -216,8 +229,12 @@ BEGIN
       EXIT;
     END IF;
   END LOOP;
-  RETURN QUERY SELECT 'failed', NULL::int, u.endpoint, u.events, u.words
-    FROM unnest(failed, failures, problems) u(endpoint, events, words);
+  RETURN QUERY SELECT 'failed', NULL::int, u.endpoint, sum(u.events)::int, max(u.words)
+    FROM (SELECT f.endpoint, f.events, f.words FROM unnest(failed, failures, problems) f(endpoint, events, words)
+          UNION ALL
+          SELECT n.endpoint, 1, 'there was no time left for it: the event is large, and very many endpoints have filters'
+          FROM unnest(unjudged) n(endpoint)) u
+    GROUP BY u.endpoint;
   RETURN QUERY SELECT 'slow', NULL::int, h.endpoint, NULL::int,
       format('its filter takes too long (evaluations: %s, seconds: %s)', h.tries, round(extract(epoch FROM h.took)::numeric, 1))
     FROM unnest(heavy, tries, times) h(endpoint, tries, took) WHERE h.endpoint = ANY (slow);
@@ -236,18 +253,19 @@ BEGIN
     WITH fault AS MATERIALIZED (
       SELECT x.endpoint_id, x.events, left(x.words, 1000) AS words
       FROM jsonb_to_recordset(faults) x(kind text, endpoint_id bigint, events int, words text) WHERE x.kind = 'failed'
-    ), held AS MATERIALIZED (
-      SELECT f.endpoint_id FROM outbox.filter_failure f WHERE f.endpoint_id IN (SELECT x.endpoint_id FROM fault x)
-      FOR UPDATE SKIP LOCKED
+    ), held AS MATERIALIZED (  -- a probe per failure: there may be thousands
+      SELECT x.endpoint_id, x.events, x.words FROM fault x CROSS JOIN LATERAL (
+        SELECT FROM outbox.filter_failure f WHERE f.endpoint_id = x.endpoint_id FOR UPDATE SKIP LOCKED) f
     ), counted AS (
-      UPDATE outbox.filter_failure f SET failures = f.failures + x.events, failed_at = clock_timestamp(), error = x.words
-      FROM fault x JOIN held h ON h.endpoint_id = x.endpoint_id WHERE f.endpoint_id = x.endpoint_id
+      UPDATE outbox.filter_failure f SET failures = f.failures + h.events, failed_at = clock_timestamp(), error = h.words
+      FROM held h WHERE f.endpoint_id = h.endpoint_id
     ), live AS MATERIALIZED (
-      SELECT e.id FROM outbox.endpoint e WHERE e.id IN (SELECT x.endpoint_id FROM fault x) FOR KEY SHARE SKIP LOCKED
+      SELECT x.endpoint_id, x.events, x.words FROM fault x CROSS JOIN LATERAL (
+        SELECT FROM outbox.endpoint e WHERE e.id = x.endpoint_id FOR KEY SHARE SKIP LOCKED) e
     )
     INSERT INTO outbox.filter_failure (endpoint_id, failures, error)
-    SELECT x.endpoint_id, x.events, x.words FROM fault x JOIN live l ON l.id = x.endpoint_id
-    WHERE NOT EXISTS (SELECT FROM outbox.filter_failure f WHERE f.endpoint_id = x.endpoint_id);
+    SELECT l.endpoint_id, l.events, l.words FROM live l
+    WHERE NOT EXISTS (SELECT FROM outbox.filter_failure f WHERE f.endpoint_id = l.endpoint_id OFFSET 0);
   END IF;
   PERFORM outbox.disable_for_filter(x.endpoint_id, x.words, (SELECT min(e.created_at) FROM outbox.event e WHERE e.id = ANY (ids)))
   FROM jsonb_to_recordset(faults) x(kind text, endpoint_id bigint, words text) WHERE x.kind = 'slow';

@@ -311,6 +311,8 @@ BEGIN
   END IF;
 
   IF 'returned' = ANY (outcomes) THEN
+    -- Rows are locked in the order of their ids here, too.
+    PERFORM FROM outbox.endpoint_health h WHERE h.endpoint_id = ANY (endpoint_ids) ORDER BY h.endpoint_id FOR UPDATE;
     -- A probe that was not sent has told nothing: the next may follow at once.
     UPDATE outbox.endpoint_health h SET probe_at = clock_timestamp()
     WHERE h.state = 'half_open'

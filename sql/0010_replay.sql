@@ -124,7 +124,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.attempt + 1, make_interval(secs => p.pause), t.after + make_interval(secs => p.pause),
            least(t.next * (t.e).multiplier, extract(epoch FROM (t.e).longest_delay)::float8), t.attempts, t.e
     FROM tries t, LATERAL (
-      SELECT coalesce(extract(epoch FROM (t.e).retry_delays[t.attempt])::float8,
+      -- The first element of an array need not have the number 1.
+      SELECT coalesce(extract(epoch FROM (t.e).retry_delays[array_lower((t.e).retry_delays, 1) + t.attempt - 1])::float8,
                       least(t.next, extract(epoch FROM (t.e).longest_delay)::float8)) AS pause) p
     WHERE t.attempt < t.attempts AND t.after + make_interval(secs => p.pause) <= (t.e).max_age
   )

@@ -9,6 +9,12 @@ struct TransformLoop {
   let engine: HTTPEngine
   let end: StopSignal
 
+  /// Characters kept of what a function says when it fails, as `outbox.note_filter_faults` keeps them of a filter.
+  private static let longestError = 1000
+
+  /// Sessions that may break while a function is called for one delivery.
+  private static let mostSessions = 3
+
   func run(_ database: DatabaseLoop) {
     while !end.isSet {
       guard let departure = desk.preparation.transforms.next() else {
@@ -24,17 +30,24 @@ struct TransformLoop {
     }
   }
 
-  /// As long as PostgreSQL is away it is tried again, unless the delivery is no longer ours or we are to stop.
+  /// As long as PostgreSQL is away it is tried again, unless the delivery is no longer ours or we are to stop. Whatever the
+  /// server answers is the function's failure, also if that has a code of ours: `dblink`, say, cannot connect with 08001.
   private func body(for departure: Desk.Departure, _ database: DatabaseLoop) -> Result<RequestBody, HTTPFailure> {
     let name = departure.endpoint.transform ?? "-"
+    var sessionsLost = 0
     while desk.dispatcher == departure.held.dispatcher, !desk.preparation.transforms.isShut, !end.isSet {
       let step = database.step { store throws(PostgresError) -> Result<RequestBody, HTTPFailure> in
         do throws(PostgresError) {
           return .success(RequestBody(try store.transformed(departure.held.key)))
         } catch {
-          // 25006, elsewhere the sign of a failover, is what a function that writes gets in this read-only session.
-          guard error.remedy != .reconnect || error.sqlState == "25006" else { throw error }
-          return .failure(HTTPFailure(.invalidRequest, "the transform \(name) failed: \(error.message)"))
+          if error.kind == .connection {
+            sessionsLost += 1
+            // A server that goes away takes everybody's session; a function that ends its own must not be called for ever.
+            guard sessionsLost >= Self.mostSessions else { throw error }
+          }
+          // It is stored with the delivery, and told in an event, which has a limit.
+          let words = String(error.message.unicodeScalars.prefix(Self.longestError))
+          return .failure(HTTPFailure(.invalidRequest, "the transform \(name) failed: \(words)"))
         }
       }
       switch step {

@@ -48,7 +48,13 @@ struct EndpointSettingsOptions: ParsableArguments {
   @Option(help: "How much longer each pause is than the one before. Default: 3") var multiplier: Double?
   @Option(help: "The longest pause. Default: 12 h") var longestDelay: String?
   @Option(help: "By which part of it a pause varies at random, 0 to 1. Default: 0.1") var jitter: Double?
-  @Option(help: "The pauses themselves, instead of the five above: '10 s, 1 min, 1 h'.") var retryDelays: String?
+  @Option(
+    help: """
+      The pauses themselves, instead of --max-attempts, --first-delay, --multiplier and --longest-delay: \
+      '10 s, 1 min, 1 h'.
+      """
+  )
+  var retryDelays: String?
   @Option(help: "Events that have waited longer become dead letters untried. Default: 7 days") var maxAge: String?
   @Option(help: "Failures in a row that open the circuit. Default: 10") var failureThreshold: Int32?
   @Option(help: "The part of failures in a window that opens the circuit, 0 to 1. Default: 0.5")

@@ -22,6 +22,8 @@ struct EventCommand: AsyncParsableCommand {
     @Option(help: "For ordered endpoints: events with the same key arrive in order.") var key: String?
     @Option(help: "The tenant it belongs to.") var tenant = ""
     @Option(help: "A JSON object of your own.") var metadata = "{}"
+    @Option(help: "Not to be sent earlier: '2026-11-24T03:00Z', 'tomorrow 8:00', as PostgreSQL reads times.")
+    var notBefore: String?
     @Option(help: "Publish once: a second time with the same key prints the id of the first, and publishes nothing.")
     var dedupKey: String?
     @Option(help: "For how long --dedup-key holds, as PostgreSQL reads an interval; at most 30 days.")
@@ -37,12 +39,16 @@ struct EventCommand: AsyncParsableCommand {
       }
       let parameters: [Parameter] = [
         .text(type), .jsonb(text), .text(key), .text(tenant), .jsonb(metadata), .text(dedupKey), .text(dedupWindow),
+        .text(notBefore),
       ]
       // No check of the schema's version: a publisher may not read it, and needs not.
       let id = try await database.withStore(requiresSchema: false) { store in
         do {
           let rows = try store.connection.query(
-            "SELECT outbox.publish($1, $2, $3, $4, $5, dedup_key => $6, dedup_window => $7::text::interval)",
+            """
+            SELECT outbox.publish($1, $2, $3, $4, $5, not_before => $8::text::timestamptz, dedup_key => $6, \
+            dedup_window => $7::text::interval)
+            """,
             parameters
           )
           return try rows.required(rows.uuid(0, 0), 0)

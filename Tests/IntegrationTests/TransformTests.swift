@@ -22,8 +22,14 @@ private func transforms(within timeout: Duration) -> (inout DispatcherConfigurat
     CREATE TABLE shop.mark (n int);
     CREATE FUNCTION shop.writer(e outbox.event) RETURNS jsonb LANGUAGE sql VOLATILE AS
     $$ INSERT INTO shop.mark VALUES (1) RETURNING '{}'::jsonb $$;
+    CREATE FUNCTION shop.chatty(e outbox.event) RETURNS jsonb LANGUAGE plpgsql STABLE AS
+    $$ BEGIN RAISE EXCEPTION USING MESSAGE = repeat('no ', 1000000); END $$;
+    CREATE FUNCTION shop.unconnected(e outbox.event) RETURNS jsonb LANGUAGE plpgsql STABLE AS
+    $$ BEGIN RAISE EXCEPTION 'could not establish connection' USING ERRCODE = '08001'; END $$;
+    CREATE FUNCTION shop.suicidal(e outbox.event) RETURNS jsonb LANGUAGE sql VOLATILE AS
+    $$ SELECT to_jsonb(pg_terminate_backend(pg_backend_pid())) $$;
     CREATE FUNCTION shop.nothing(e outbox.event) RETURNS jsonb LANGUAGE sql STABLE AS $$ SELECT NULL::jsonb $$;
-    SELECT outbox.allow_transform('shop.' || f) FROM unnest('{slack,picky,slow,writer,nothing}'::text[]) f;
+    SELECT outbox.allow_transform('shop.' || f) FROM unnest('{slack,picky,slow,writer,chatty,unconnected,suicidal,nothing}'::text[]) f;
     """
 
   @Test func aTransformShapesTheBodyThatIsSigned() async throws {
@@ -88,6 +94,50 @@ private func transforms(within timeout: Duration) -> (inout DispatcherConfigurat
       #expect(errors.count == 5 && errors.allSatisfy { $0.contains(words) }, "\(errors)")
     }
     #expect(try await database.int("SELECT count(*) FROM shop.mark") == 0)
+    #expect(try await database.missing() == 0)
+  }
+
+  /// Such errors, of our own connection, mean: try again elsewhere. Of a function they must not.
+  @Test(arguments: ["unconnected", "suicidal"])
+  func aTransformThatFailsAsAConnectionDoesHoldsUpNobody(function: String) async throws {
+    let database = try await TestDatabase.make()
+    try await database.execute(Self.functions)
+    let listener = try await Listener()
+    _ = try await database.addEndpoint(
+      listener.url("/bad"),
+      options: "transform => 'shop.\(function)', max_attempts => 1"
+    )
+    _ = try await database.addEndpoint(listener.url("/good"), options: "transform => 'shop.slack'")
+    try await withDispatcher(database) { _ in
+      try await database.publish(2)
+      try await eventually("everything has come to an end") {
+        let settled = try await database.isSettled()
+        return settled && listener.accepted("/good").count == 2
+      }
+    }
+    #expect(listener.accepted("/bad").isEmpty)
+    let dead = "SELECT count(*) FROM outbox.dead_letter WHERE last_error LIKE '%\(function)%'"
+    #expect(try await database.int(dead) == 2)
+    #expect(try await database.missing() == 0)
+  }
+
+  /// What it says goes into an event that tells of the dead letter, and an event has a limit: past that the outcome could
+  /// never be recorded.
+  @Test func aTransformThatSaysTooMuchIsCutShort() async throws {
+    let database = try await TestDatabase.make()
+    try await database.execute(Self.functions)
+    let listener = try await Listener()
+    _ = try await database.addEndpoint(
+      listener.url("/chatty"),
+      options: "transform => 'shop.chatty', max_attempts => 1"
+    )
+    _ = try await database.addEndpoint(listener.url("/told"), types: "{martlet.*}")
+    try await withDispatcher(database) { _ in
+      try await database.publish(1)
+      try await eventually("it is told of the dead letter") { listener.accepted("/told").count == 1 }
+    }
+    let length = try await database.int("SELECT max(length(last_error)) FROM outbox.dead_letter")
+    #expect((1000...1100).contains(length))
     #expect(try await database.missing() == 0)
   }
 

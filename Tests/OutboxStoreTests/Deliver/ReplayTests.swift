@@ -118,6 +118,9 @@ import Testing
       )
       try await client.execute("UPDATE outbox.endpoint SET max_age = '1 h'")
       #expect(try await client.int("SELECT count(*) FROM outbox.retry_schedule(\(endpoint))") == 7)
+      try await client.execute("UPDATE outbox.endpoint SET retry_delays = '[5:6]={1 s,2 s}'")
+      let named = "SELECT extract(epoch FROM pause)::int FROM outbox.retry_schedule(\(endpoint)) WHERE attempt > 1"
+      #expect(try await client.column(named) == ["1", "2"])
     }
   }
 

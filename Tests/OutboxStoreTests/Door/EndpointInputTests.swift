@@ -110,6 +110,9 @@ import Testing
       #expect(try await client.store { try $0.endpoints([endpoint])[0].secrets.count } == 2)
       let bad = try await client.refusal("SELECT outbox.rotate_secret(\(endpoint), secret => 'short')")
       #expect(bad.sqlState == "23514")
+      let endless = try await client.refusal("SELECT outbox.rotate_secret(\(endpoint), NULL)")
+      #expect(endless.sqlState == "22004" && endless.message.contains("overlap"), "\(endless)")
+      #expect(try await client.store { try $0.endpoints([endpoint])[0].secrets.count } == 2)
     }
   }
 }

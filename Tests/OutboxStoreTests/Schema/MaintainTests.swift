@@ -146,6 +146,24 @@ import Testing
     }
   }
 
+  /// "For ever" is what somebody means by it; dates have an end, and past that maintenance did nothing at all any more.
+  @Test func retentionForEverKeepsMaintenanceGoing() async throws {
+    try await withDatabase { database in
+      let client = database.client()
+      for (name, value) in [
+        ("event_retention", "10000 years"), ("event_retention", "infinity"), ("partitions_ahead", "1000000"),
+      ] {
+        _ = try await client.refusal("UPDATE outbox.setting SET value = '\(value)' WHERE name = '\(name)'")
+      }
+      try await client.execute(
+        "UPDATE outbox.setting SET value = '1000 years' WHERE name LIKE '%_retention';"
+          + "UPDATE outbox.setting SET value = '5' WHERE name = 'partitions_ahead'"
+      )
+      #expect(try await maintain(client).contains { $0.hasPrefix("created event_") })
+      #expect(try await client.int("SELECT count(*) FROM outbox.reconcile() WHERE finding = 'conservation'") == 1)
+    }
+  }
+
   /// A view on an old day: that day cannot be dropped, and all else goes on.
   @Test func whatCannotBeDroppedIsReportedAndStopsNothing() async throws {
     try await withDatabase { database in

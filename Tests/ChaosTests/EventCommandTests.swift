@@ -1,0 +1,34 @@
+import Foundation
+import TestSupport
+import Testing
+
+@Suite struct EventCommandTests {
+  @Test func anEventForLaterIsSentThenAndNotBefore() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func publish(notBefore: String) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(
+        ["event", "publish", "order.due", "{}", "--not-before", notBefore],
+        environment: environment
+      )
+    }
+    for time in ["soon", "infinity"] {
+      let refused = try await publish(notBefore: time)
+      #expect(refused.status == 1 && refused.errors.contains("refused"), "\(refused.errors)")
+    }
+    let listener = try await Listener()
+    _ = try await database.addEndpoint(listener.url())
+    let time = try #require(try await database.rows("SELECT clock_timestamp() + interval '2 s'")[0][0])
+    #expect(try await publish(notBefore: time).status == 0)
+    let dispatcher = try MartletProcess.dispatcher(database)
+    try await eventually("it waits") {
+      try await database.int("SELECT count(*) FROM outbox.delivery_status WHERE status = 'waiting'") == 1
+    }
+    try await eventually("it has arrived") { listener.accepted().count == 1 }
+    try await eventually("it is recorded") { try await database.isSettled() }
+    let early = "SELECT count(*) FROM outbox.attempt WHERE at < (SELECT not_before FROM outbox.event)"
+    #expect(try await database.int(early) == 0)
+    dispatcher.signal(SIGTERM)
+    #expect(await dispatcher.waitForExit() == 0)
+  }
+}
