@@ -23,6 +23,7 @@ DECLARE
   keys text[];
   places bigint[];
 BEGIN
+  PERFORM outbox.do_not_linger();
   -- Maintenance, which deletes expired events, waits until this is committed, or we for it: an event is there or put back.
   PERFORM pg_advisory_xact_lock_shared(1296126548, 2);
   PERFORM pg_advisory_xact_lock(1296126550, k.number)
@@ -73,6 +74,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   letter outbox.dead_letter;
 BEGIN
+  PERFORM outbox.do_not_linger();
   PERFORM pg_advisory_xact_lock(1296126550, outbox.lock_number(l.endpoint_id))
   FROM outbox.dead_letter l WHERE l.id = discard.dead_letter AND l.seq IS NOT NULL;
   SELECT * INTO letter FROM outbox.dead_letter l WHERE l.id = discard.dead_letter FOR UPDATE;

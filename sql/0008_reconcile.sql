@@ -65,6 +65,7 @@ DECLARE
   endpoints bigint[];
   keys text[];
 BEGIN
+  PERFORM outbox.do_not_linger();
   PERFORM outbox.require_read_committed();
   PERFORM pg_advisory_xact_lock(1296126548, 3);
   PERFORM outbox.stamp_subscriptions();

@@ -15,6 +15,7 @@ DECLARE
   keys text[];
   held_events uuid[]; held_keys text[]; held_places bigint[];
 BEGIN
+  PERFORM outbox.do_not_linger();
   IF is_ordered IS NULL THEN
     RAISE EXCEPTION 'there is no endpoint %', endpoint USING ERRCODE = 'no_data_found', HINT = 'SELECT id, url FROM outbox.endpoint';
   END IF;
