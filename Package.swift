@@ -79,6 +79,8 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(name: "EmbeddedPostgres", swiftSettings: strict),
+    // Child processes, their logs, and seeds: for the demo.
+    .target(name: "Rig", dependencies: ["EmbeddedPostgres"], swiftSettings: strict),
     .target(
       name: "Bench",
       // CLibCurl for the floor that every figure is held against: a bare libcurl loop.
@@ -95,7 +97,9 @@ let package = Package(
     ),
     .target(
       name: "Demo",
-      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "SampleEvents", "WebhookSignature"],
+      dependencies: [
+        "EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "Rig", "SampleEvents", "WebhookSignature",
+      ],
       swiftSettings: strict
     ),
     // A process for the tests of EmbeddedPostgres to kill.
