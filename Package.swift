@@ -79,8 +79,13 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(name: "EmbeddedPostgres", swiftSettings: strict),
-    // Child processes, their logs, and seeds: for the demo.
+    // Child processes, their logs, and seeds: for the demo and for chaos.
     .target(name: "Rig", dependencies: ["EmbeddedPostgres"], swiftSettings: strict),
+    .target(
+      name: "Chaos",
+      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "Rig", "WebhookSignature"],
+      swiftSettings: strict
+    ),
     .target(
       name: "Bench",
       // CLibCurl for the floor that every figure is held against: a bare libcurl loop.
@@ -112,7 +117,7 @@ let package = Package(
     .executableTarget(
       name: "martlet",
       dependencies: [
-        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo", "SecretSealing",
+        "Bench", "Chaos", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo", "SecretSealing",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
