@@ -19,6 +19,8 @@ let package = Package(
   products: [
     .executable(name: "martlet", targets: ["martlet"]),
     .library(name: "WebhookSignature", targets: ["WebhookSignature"]),
+    // For `martlet chaos` alone, which loads it into dispatchers.
+    .library(name: "HostClock", type: .dynamic, targets: ["CHostClock"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -81,6 +83,7 @@ let package = Package(
     .target(name: "EmbeddedPostgres", swiftSettings: strict),
     // Child processes, their logs, and seeds: for the demo and for chaos.
     .target(name: "Rig", dependencies: ["EmbeddedPostgres"], swiftSettings: strict),
+    .target(name: "CHostClock"),
     .target(
       name: "Chaos",
       dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "Rig", "WebhookSignature"],

@@ -10,7 +10,7 @@ fail() {
   exit 1
 }
 
-# need swift|headers|postgres|openssl|nginx|pgbouncer|faketime … — makes sure that these are there, and installs only what is missing.
+# need swift|headers|postgres|openssl|nginx|pgbouncer … — makes sure that these are there, and installs only what is missing.
 need() {
   local packages=() reasons=() what
   for what in "$@"; do
@@ -25,7 +25,6 @@ need() {
       openssl) has openssl || want openssl "openssl, for throwaway certificates" ;;
       nginx) has nginx || want nginx-light "nginx, a receiver for benchmarks and for tests of TLS and HTTP/2" ;;
       pgbouncer) has pgbouncer || want pgbouncer "pgbouncer, for tests behind a pooler" ;;
-      faketime) has faketime || want faketime "libfaketime, for hosts whose clocks are wrong" ;;
       *) fail "need: unknown: $what" ;;
     esac
   done

@@ -1,10 +1,14 @@
 import Foundation
+import Rig
 
-/// The clocks of the dispatchers' hosts, each set by a file that libfaketime reads.
+/// The clocks of the dispatchers' hosts, each set by a file that a library loaded into the dispatcher reads.
 struct Clocks: Sendable {
-  /// nil if libfaketime is not installed.
-  static let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
-    .map { "/usr/lib/\($0)/faketime/libfaketimeMT.so.1" }.first { FileManager.default.isReadableFile(atPath: $0) }
+  /// Beside the executable, where the build puts it; nil if it was not built.
+  static var library: String? {
+    guard let program = try? Executable.path() else { return nil }
+    let library = URL(fileURLWithPath: program).deletingLastPathComponent().appendingPathComponent("libHostClock.so")
+    return FileManager.default.isReadableFile(atPath: library.path) ? library.path : nil
+  }
 
   let library: String
   let directory: URL
@@ -15,16 +19,17 @@ struct Clocks: Sendable {
     for place in 0..<Crew.size { try set(place, bySeconds: 0) }
   }
 
-  /// Only the time of day: the monotonic clock does not jump when somebody sets a host's clock.
   func prefix(_ place: Int) -> [String] {
-    [
-      "env", "LD_PRELOAD=\(library)", "FAKETIME_TIMESTAMP_FILE=\(file(place).path)", "FAKETIME_NO_CACHE=1",
-      "DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_FAKE_MONOTONIC=1",
-    ]
+    ["env", "LD_PRELOAD=\(library)", "MARTLET_HOST_CLOCK=\(file(place).path)"]
   }
 
+  /// In place, since the file is mapped.
   func set(_ place: Int, bySeconds seconds: Int) throws {
-    try Data("\(seconds < 0 ? "" : "+")\(seconds)\n".utf8).write(to: file(place), options: .atomic)
+    let descriptor = open(file(place).path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else { throw ChaosError("no clock: \(String(cString: strerror(errno)))") }
+    defer { close(descriptor) }
+    var value = Int64(seconds)
+    guard write(descriptor, &value, 8) == 8 else { throw ChaosError("no clock: \(String(cString: strerror(errno)))") }
   }
 
   private func file(_ place: Int) -> URL { directory.appendingPathComponent("clock-\(place)") }

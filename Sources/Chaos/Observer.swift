@@ -22,6 +22,30 @@ struct Observer: Sendable {
     )
   }
 
+  /// Looks on while a dispatcher may lose its lease, and returns what it held when it did, or at the end.
+  ///
+  /// Between the end of a lease and its recovery nothing can be recorded any more, so that the last look is exact.
+  func held(by pid: pid_t, while condition: () async throws -> Bool) async throws -> Set<Pair> {
+    var held = try await inFlight(pid: pid)
+    while try await condition() {
+      let now = try await inFlight(pid: pid)
+      guard try await int("SELECT count(*) FROM outbox.dispatcher WHERE pid = \(pid)") > 0 else { return held }
+      held = now
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    return held
+  }
+
+  /// Whether a dispatcher has renewed its lease in the last second, or got another.
+  func isLively(_ pid: pid_t) async throws -> Bool {
+    try await int(
+      """
+      SELECT count(*) FROM outbox.dispatcher
+      WHERE pid = \(pid) AND expires_at > clock_timestamp() + interval '\(Crew.leaseSeconds - 1) s'
+      """
+    ) > 0
+  }
+
   /// Which of them the database does not know to be delivered.
   func unrecorded(_ answered: Set<Pair>) async throws -> Set<Pair> {
     let recorded = try await pairs(
@@ -47,6 +71,19 @@ struct Observer: Sendable {
     }
   }
 
+  /// What has not been taken from the log, says the database; after a crash, that may be in a dispatcher's hands all the
+  /// same, if the cut that took it was among the commits that the crash took back.
+  func uncut() async throws -> Set<Pair> {
+    try await pairs(
+      """
+      SELECT (e.payload ->> 'n')::bigint, n.id
+      FROM (SELECT done FROM outbox.position ORDER BY id DESC LIMIT 1) p, outbox.event e, outbox.endpoint n
+      WHERE NOT pg_visible_in_snapshot(e.tx, p.done)
+      """,
+      []
+    )
+  }
+
   /// Every attempt, for a person to read.
   func history(of pair: Pair) async throws -> [String] {
     let endpoint = endpoints[pair.endpoint]
@@ -64,6 +101,10 @@ struct Observer: Sendable {
   }
 
   func execute(_ sql: String) async throws { try await patiently { try $0.execute(sql) } }
+
+  func text(_ sql: String) async throws -> String {
+    try await patiently { try $0.queryText(sql).rows.first?.first.flatMap { $0 } ?? "" }
+  }
 
   func int(_ sql: String) async throws -> Int {
     try await patiently { Int(try $0.query("SELECT (\(sql))::bigint").int64(0, 0) ?? 0) }

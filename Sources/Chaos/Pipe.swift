@@ -85,10 +85,12 @@ final class Pipe {
   }
 
   private func read(_ descriptor: Int32, _ flow: inout Flow, _ delay: Duration) {
-    var bytes = [UInt8](repeating: 0, count: 65_536)
-    let count = recv(descriptor, &bytes, bytes.count, 0)
+    let (count, bytes) = withUnsafeTemporaryAllocation(byteCount: 65_536, alignment: 1) { buffer in
+      let count = recv(descriptor, buffer.baseAddress, buffer.count, 0)
+      return (count, count > 0 ? Array(buffer[..<count]) : [])
+    }
     if count > 0 {
-      flow.waiting.append((Array(bytes[..<count]), .now + delay))
+      flow.waiting.append((bytes, .now + delay))
     } else if count == 0 {
       flow.hasEnded = true
     } else if errno != EAGAIN, errno != EINTR {

@@ -32,10 +32,10 @@ extension Scene {
     try await servers.attachStandby()
   }
 
-  /// After a crash, while dispatchers stand still: what has arrived, or is on its way, and is not recorded. Crashes take
-  /// back asynchronous commits, the last outcomes among them.
+  /// After a crash, while dispatchers stand still: what has arrived, or is on its way, and is not recorded. A crash takes
+  /// back the last asynchronous commits: outcomes, and cuts.
   private func exposed() async throws -> Set<Pair> {
-    let inFlight = try await observer.inFlight()
+    let inFlight = try await observer.inFlight().union(try await observer.uncut())
     try await Task.sleep(for: .milliseconds(100))
     return inFlight.union(try await observer.unrecorded(Set(mailbox.arrivals.map(\.pair))))
   }
@@ -59,16 +59,26 @@ extension Scene {
     }
   }
 
-  /// All connections are taken, those of a dispatcher among them.
+  /// All connections are taken, those of a dispatcher among them. It may lose its lease for it.
   func hogConnections(_ place: Int, _ random: inout SeededGenerator, _ incident: inout Incident) async throws {
+    try await ready(place)
     var hogs = try await takeAll()
     try await terminate(place, &incident)
+    guard let pid = crew.child(place)?.pid else { return }
     let end = ContinuousClock.now + .milliseconds(Int.random(in: 500...5000, using: &random))
-    while .now < end {
-      hogs += try await takeAll()
-      try await Task.sleep(for: .milliseconds(20))
-    }
+    incident.inFlight.formUnion(
+      try await observer.held(by: pid) {
+        if .now < end {
+          hogs += try await takeAll()
+          return true
+        }
+        for hog in hogs { await hog.disconnect() }
+        hogs = []
+        return try await !observer.isLively(pid)
+      }
+    )
     for hog in hogs { await hog.disconnect() }
+    for place in 0..<Crew.size { try await ready(place) }
   }
 
   private func takeAll() async throws -> [Session] {

@@ -61,10 +61,22 @@ extension Scene {
     }
   }
 
+  /// Of one host, or of all at once. Dispatchers must not care: they keep their leases, and deliver.
   private func jump(_ place: Int, _ random: inout SeededGenerator) async throws {
     let hours = Int.random(in: 1...24, using: &random)
-    try clocks?.set(place, bySeconds: random.happens(0.5) ? hours * 3600 : -hours * 3600)
-    try await Task.sleep(for: .milliseconds(500))
+    let seconds = random.happens(0.6) ? -hours * 3600 : hours * 3600
+    let places = random.happens(0.5) ? Array(0..<Crew.size) : [place]
+    for place in 0..<Crew.size { try await ready(place) }
+    let leases = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM outbox.dispatcher"
+    let before = try await observer.text(leases)
+    for place in places { try clocks?.set(place, bySeconds: seconds) }
+    try await Task.sleep(for: .seconds(1))
+    let answered = mailbox.answeredCount
+    try await Task.sleep(for: .seconds(Crew.leaseSeconds + 1))
+    let what = "\(places.count) of \(Crew.size) clocks were set by \(seconds) s"
+    let after = try await observer.text(leases)
+    guard before == after else { throw ChaosError("\(what), and leases were lost: before \(before), after \(after)") }
+    guard mailbox.answeredCount > answered else { throw ChaosError("\(what), and deliveries stopped") }
   }
 
   /// A rolling update. There is but one version to be had; the other is one by name only.

@@ -57,7 +57,9 @@ extension Scene {
         try connection.execute("CREATE ROLE \(role(place)) LOGIN IN ROLE outbox_dispatcher")
       }
       try connection.execute(Publisher.schema)
-      return try addEndpoints(connection, port: receiverLink.port, secret: mailbox.secret)
+      // Nothing is given up for want of an answer, unless that is what the scene is about.
+      let timeout = fault == .receiverNetwork || fault == .mixed ? 6 : 30
+      return try addEndpoints(connection, port: receiverLink.port, secret: mailbox.secret, timeoutSeconds: timeout)
     }
     var urls = (0..<Crew.size).map { servers.connectionString(user: role($0)) }
     var links: [Link] = []
@@ -102,15 +104,23 @@ extension Scene {
   static func role(_ place: Int) -> String { "dispatcher\(place)" }
 
   /// Failures are part of the scene, so no circuit opens; retries are quick, so that the trial is.
-  private static func addEndpoints(_ connection: Connection, port: UInt16, secret: String) throws -> [Int64] {
+  private static func addEndpoints(
+    _ connection: Connection,
+    port: UInt16,
+    secret: String,
+    timeoutSeconds: Int
+  ) throws -> [Int64] {
     let ids = try Mailbox.paths.enumerated().map { place, path in
       let rows = try connection.query(
         """
-        SELECT outbox.add_endpoint($1, secret => $2, ordered => $3, timeout => '4 s', max_attempts => 1000,
+        SELECT outbox.add_endpoint($1, secret => $2, ordered => $3, timeout => make_interval(secs => $4), max_attempts => 1000,
           first_delay => '100 ms', multiplier => 1.5, longest_delay => '1 s', failure_threshold => 1000000,
           failure_rate => NULL)
         """,
-        [.text("http://127.0.0.1:\(port)\(path)"), .text(secret), .bool(Mailbox.ordered.contains(place))]
+        [
+          .text("http://127.0.0.1:\(port)\(path)"), .text(secret), .bool(Mailbox.ordered.contains(place)),
+          .float8(Double(timeoutSeconds)),
+        ]
       )
       return try rows.required(rows.int64(0, 0), 0)
     }

@@ -33,7 +33,8 @@ struct Scene: Sendable {
     switch fault {
     case .diskFull where geteuid() != 0: "needs root, to mount a small file system"
     case .pooler where Pooler.program == nil: "pgbouncer is not installed"
-    case .clock where Clocks.library == nil: "libfaketime is not installed"
+    case .clock where Clocks.library == nil:
+      "libHostClock.so is not beside the executable: swift build --product HostClock"
     default: nil
     }
   }
