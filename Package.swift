@@ -142,7 +142,7 @@ let package = Package(
     ),
     .testTarget(
       name: "ChaosTests",
-      dependencies: ["TestSupport", "Receiver", "martlet"],
+      dependencies: ["TestSupport", "Chaos", "Receiver", "martlet"],
       swiftSettings: strict
     ),
     .testTarget(name: "HTTPDeliveryTests", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),
