@@ -5,6 +5,11 @@ package struct ChaosError: Error, CustomStringConvertible {
   init(_ description: String) { self.description = description }
 }
 
+/// Why a fault cannot be made here: no failure, and no success either.
+struct NotMeasured: Error {
+  var reason: String
+}
+
 /// Polls until the condition holds; throws after `limit`.
 func eventually(_ what: String, within limit: Duration, _ condition: () async throws -> Bool) async throws {
   let deadline = ContinuousClock.now + limit

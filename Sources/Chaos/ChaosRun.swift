@@ -41,6 +41,9 @@ package struct ChaosRun: Sendable {
       for line in report.particulars(outcome) { progress(line) }
       if report.holds { logs.remove() } else { progress("\(fault.rawValue): logs are in \(logs.url.path)") }
       return report
+    } catch let obstacle as NotMeasured {
+      logs.remove()
+      return FaultReport(fault: fault, problem: nil, skipped: obstacle.reason)
     } catch {
       try Task.checkCancellation()
       progress("\(fault.rawValue): \(error); logs are in \(logs.url.path)")

@@ -9,9 +9,16 @@ extension Scene {
   static func run(_ fault: Fault, rounds: Int, seed: UInt64, logs: URL) async throws -> Outcome {
     let keeper = try ChildKeeper(directory: logs)
     let disk = fault == .diskFull ? try await SmallDisk(logs: logs) : nil
+    if fault == .diskFull, disk == nil { throw NotMeasured(reason: "a small file system cannot be mounted") }
     var settings = ["max_prepared_transactions": "30", "max_connections": fault == .connections ? "50" : "100"]
     if disk != nil { settings.merge(["max_wal_size": "64MB", "min_wal_size": "32MB"]) { $1 } }
-    let servers = try await Servers(settings: settings, directory: disk?.directory, standby: fault == .failover)
+    let servers: Servers
+    do {
+      servers = try await Servers(settings: settings, directory: disk?.directory, standby: fault == .failover)
+    } catch {
+      await disk?.remove()
+      throw error
+    }
     let result: Swift.Result<Outcome, any Error>
     do {
       let mailbox = try Mailbox(random: SeededGenerator(seed: seed, stream: 2))
