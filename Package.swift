@@ -19,6 +19,8 @@ let package = Package(
   products: [
     .executable(name: "martlet", targets: ["martlet"]),
     .library(name: "WebhookSignature", targets: ["WebhookSignature"]),
+    // For `martlet chaos` alone, which loads it into dispatchers.
+    .library(name: "HostClock", type: .dynamic, targets: ["CHostClock"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -79,6 +81,14 @@ let package = Package(
       swiftSettings: strict
     ),
     .target(name: "EmbeddedPostgres", swiftSettings: strict),
+    // Child processes, their logs, and seeds: for the demo and for chaos.
+    .target(name: "Rig", dependencies: ["EmbeddedPostgres"], swiftSettings: strict),
+    .target(name: "CHostClock"),
+    .target(
+      name: "Chaos",
+      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "Rig", "WebhookSignature"],
+      swiftSettings: strict
+    ),
     .target(
       name: "Bench",
       // CLibCurl for the floor that every figure is held against: a bare libcurl loop.
@@ -95,7 +105,9 @@ let package = Package(
     ),
     .target(
       name: "Demo",
-      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "SampleEvents", "WebhookSignature"],
+      dependencies: [
+        "EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "Rig", "SampleEvents", "WebhookSignature",
+      ],
       swiftSettings: strict
     ),
     // A process for the tests of EmbeddedPostgres to kill.
@@ -108,7 +120,7 @@ let package = Package(
     .executableTarget(
       name: "martlet",
       dependencies: [
-        "Bench", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo", "SecretSealing",
+        "Bench", "Chaos", "Dispatcher", "Receiver", "EmbeddedPostgres", "Demo", "SecretSealing",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
@@ -130,7 +142,7 @@ let package = Package(
     ),
     .testTarget(
       name: "ChaosTests",
-      dependencies: ["TestSupport", "Receiver", "martlet"],
+      dependencies: ["TestSupport", "Chaos", "Receiver", "martlet"],
       swiftSettings: strict
     ),
     .testTarget(name: "HTTPDeliveryTests", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),

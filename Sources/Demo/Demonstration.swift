@@ -3,6 +3,7 @@ import Foundation
 import OutboxStore
 import Postgres
 import Receiver
+import Rig
 import WebhookSignature
 
 /// Everything at once, on a throwaway PostgreSQL: an application that publishes, endpoints that misbehave, two
@@ -36,7 +37,7 @@ package struct Demonstration: Sendable {
     let file = try options.eventFile.map { try EventFile(path: $0) } ?? EventFile.sample()
     let fileOption = options.eventFile.map { " --events \($0)" } ?? ""
     screen.say("martlet demo\(fileOption) --count \(options.count) --seed \(options.seed)")
-    let logs = try LogDirectory()
+    let logs = try LogDirectory("demo")
     do {
       let agrees = try await withEmbeddedPostgres(.init(fsync: true)) { server in
         do {

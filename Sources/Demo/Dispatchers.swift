@@ -1,5 +1,6 @@
 import EmbeddedPostgres
 import Foundation
+import Rig
 
 /// The demo's two dispatchers: processes of this very executable, as an operator would start them.
 struct Dispatchers: Sendable {
@@ -25,9 +26,7 @@ struct Dispatchers: Sendable {
   static let leaseSeconds = 3
 
   init(database: String, logs: URL, keeper: ChildKeeper) throws {
-    guard let program = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe") else {
-      throw DemoError("the demo cannot find its own executable (/proc/self/exe), to start dispatchers with")
-    }
+    let program = try Executable.path()
     func start(_ name: String) throws -> Process {
       let log = logs.appendingPathComponent("dispatcher-\(name).log")
       let child = try keeper.start(

@@ -1,5 +1,6 @@
 import Foundation
 import Receiver
+import Rig
 import Synchronization
 
 /// The first body that came of each event, to hold all others against, whichever endpoint they come to.

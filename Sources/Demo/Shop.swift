@@ -1,5 +1,6 @@
 import Foundation
 import Postgres
+import Rig
 import Synchronization
 
 /// The example application's own account of what it did.

@@ -2,6 +2,7 @@ import EmbeddedPostgres
 import Foundation
 import OutboxStore
 import Postgres
+import Rig
 
 /// What happens between the first event and the last delivery.
 struct Stage: Sendable {

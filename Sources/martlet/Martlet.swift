@@ -22,6 +22,7 @@ struct Martlet: AsyncParsableCommand {
     subcommands: [
       MigrateCommand.self, DispatchCommand.self, ReconcileCommand.self, EndpointCommand.self, EventCommand.self,
       DeadCommand.self, SecretCommand.self, ReceiveCommand.self, DemoCommand.self, BenchCommand.self,
+      ChaosCommand.self,
     ]
   )
 

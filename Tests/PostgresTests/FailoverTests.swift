@@ -40,7 +40,7 @@ import Testing
   @Test func standbyIsSkippedAndPromotionFollowed() async throws {
     try await withEmbeddedPostgres { primary in
       try await withEmbeddedPostgres { standby in
-        try await follow(primary, with: standby)
+        try await standby.follow(primary)
         let hosts = "postgres://postgres@127.0.0.1:\(standby.port),127.0.0.1:\(primary.port)/postgres"
         let port = "SELECT inet_server_port()"
         let session = Session(.init(connectionString: hosts))
@@ -64,23 +64,5 @@ import Testing
         try await session.withConnection { try $0.execute("CREATE TABLE t ()") }
       }
     }
-  }
-
-  /// Makes a server a hot standby of another, on the port it has.
-  private func follow(_ primary: EmbeddedPostgres, with standby: EmbeddedPostgres) async throws {
-    let configuration = standby.dataDirectory.appendingPathComponent("martlet.conf")
-    let settings = try Data(contentsOf: configuration)
-    try await standby.halt()
-    try FileManager.default.removeItem(at: standby.dataDirectory)
-    try await standby.tools.runAsOwner(
-      [
-        standby.binaries.client("pg_basebackup"), "-h", "127.0.0.1", "-p", "\(primary.port)", "-U", "postgres",
-        "-D", standby.dataDirectory.path, "-R", "-c", "fast", "--no-sync",
-      ],
-      announcing: standby.keeper
-    )
-    try settings.write(to: configuration)
-    try standby.tools.user?.own(configuration)
-    try await standby.resume()
   }
 }

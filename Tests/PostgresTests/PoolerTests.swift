@@ -6,9 +6,6 @@ import Testing
 
 /// A real pgbouncer in transaction mode, if there is one.
 @Suite(.timeLimit(.minutes(2))) struct PoolerTests {
-  private static let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"]
-    .first { FileManager.default.isExecutableFile(atPath: $0) }
-
   @Test func twoClientsShareOneServerConnection() async throws {
     try await withPooler(serverConnections: 1) { url in
       let sessions = (0..<2).map { _ in Session(.init(connectionString: url)) }
@@ -83,9 +80,8 @@ import Testing
   }
 
   private func withPooler(serverConnections: Int, _ body: (String) async throws -> Void) async throws {
-    guard let program = Self.program else { try Test.cancel("pgbouncer is not installed") }
+    guard let program = Pooler.program else { try Test.cancel("pgbouncer is not installed") }
     let server = try await SharedServer.shared.get()
-    let port = try FreePort.find()
     let directory = FileManager.default.temporaryDirectory.appendingPathComponent(uniqueName("pooler"))
     try FileManager.default.createDirectory(
       at: directory,
@@ -93,39 +89,23 @@ import Testing
       attributes: [.posixPermissions: 0o755]
     )
     defer { try? FileManager.default.removeItem(at: directory) }
-    let file = directory.appendingPathComponent("pgbouncer.ini")
-    try Data(
-      """
-      [databases]
-      * = host=127.0.0.1 port=\(server.port) user=postgres
-      [pgbouncer]
-      listen_addr = 127.0.0.1
-      listen_port = \(port)
-      unix_socket_dir =
-      auth_type = any
-      pool_mode = transaction
-      default_pool_size = \(serverConnections)
-      max_client_conn = 50
-
-      """.utf8
-    ).write(to: file)
-    let command = try ServiceUser.ifRoot()?.command([program, file.path]) ?? [program, file.path]
-    let child = try ChildProcess(command, in: directory, output: directory.appendingPathComponent("log"))
-    let url = "postgres://app@127.0.0.1:\(port)/postgres"
+    let pooler = try Pooler(
+      program: program,
+      server: server,
+      serverConnections: serverConnections,
+      directory: directory
+    )
+    try pooler.start()
     do {
       try await eventually("pgbouncer's start") {
-        if let status = child.exitStatus() {
-          throw EmbeddedPostgresError.toolFailed("pgbouncer", status, output: "")
-        }
-        return (try? await withConnection(to: url) { _ in true }) ?? false
+        if let status = pooler.exitStatus { throw EmbeddedPostgresError.toolFailed("pgbouncer", status, output: "") }
+        return (try? await withConnection(to: pooler.connectionString) { _ in true }) ?? false
       }
-      try await body(url)
+      try await body(pooler.connectionString)
     } catch {
-      child.signal(SIGKILL)
-      _ = try? await child.waitForExit(within: .seconds(20))
+      await pooler.kill()
       throw error
     }
-    child.signal(SIGKILL)
-    _ = try await child.waitForExit(within: .seconds(20))
+    await pooler.kill()
   }
 }

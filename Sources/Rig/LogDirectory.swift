@@ -1,22 +1,22 @@
 import Foundation
 
 /// Where the dispatchers' logs go: removed if all went well, kept and named if not.
-struct LogDirectory: Sendable {
-  let url: URL
+package struct LogDirectory: Sendable {
+  package let url: URL
 
-  init() throws {
+  package init(_ name: String) throws {
     let parent = ProcessInfo.processInfo.environment["TMPDIR"].flatMap { $0.hasPrefix("/") ? $0 : nil } ?? "/tmp"
-    var path = Array("\(parent)/martlet-demo-XXXXXX".utf8CString)
+    var path = Array("\(parent)/martlet-\(name)-XXXXXX".utf8CString)
     guard mkdtemp(&path) != nil else {
-      throw DemoError("no directory could be made in \(parent): \(String(cString: strerror(errno)))")
+      throw RigError("no directory could be made in \(parent): \(String(cString: strerror(errno)))")
     }
     url = URL(fileURLWithPath: String(decoding: path.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self))
   }
 
   /// Keeps a copy of a log that is about to be removed. Without it the rest is still worth keeping.
-  func keep(_ file: URL, as name: String) {
+  package func keep(_ file: URL, as name: String) {
     try? FileManager.default.copyItem(at: file, to: url.appendingPathComponent(name))
   }
 
-  func remove() { try? FileManager.default.removeItem(at: url) }
+  package func remove() { try? FileManager.default.removeItem(at: url) }
 }

@@ -6,7 +6,7 @@ import Synchronization
 ///
 /// It reads a socket until nobody can write to it any more. Every child announces its own process id there before it
 /// becomes the program it is to run, so that there is no moment in which it could be forgotten.
-final class ChildKeeper: Sendable {
+package final class ChildKeeper: Sendable {
   private let keeper: ChildProcess
   private let channel: Mutex<Int32?>
   private let directory: URL
@@ -25,16 +25,16 @@ final class ChildKeeper: Sendable {
   private static let announcing = "echo began $$ >&0; exec \"$@\" </dev/null"
 
   /// - Parameter directory: where children run.
-  init(directory: URL) throws {
+  package init(directory: URL) throws {
     var ends: [Int32] = [-1, -1]
     let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
     guard socketpair(AF_UNIX, type, 0, &ends) == 0 else {
-      throw DemoError("socketpair failed: \(String(cString: strerror(errno)))")
+      throw RigError("socketpair failed: \(String(cString: strerror(errno)))")
     }
     defer { close(ends[0]) }
     do {
       keeper = try ChildProcess(
-        ["/bin/sh", "-c", Self.keeping, "martlet-demo-keeper"],
+        ["/bin/sh", "-c", Self.keeping, "martlet-child-keeper"],
         in: directory,
         input: ends[0],
         output: URL(fileURLWithPath: "/dev/null")
@@ -50,7 +50,7 @@ final class ChildKeeper: Sendable {
   deinit { channel.withLock { if let end = $0 { close(end) } } }
 
   /// Starts a program. What it prints is appended to `log`.
-  func start(_ arguments: [String], log: URL) throws -> ChildProcess {
+  package func start(_ arguments: [String], log: URL) throws -> ChildProcess {
     try channel.withLock { end in
       guard let end else { preconditionFailure("start after finish") }
       return try ChildProcess(
@@ -63,13 +63,13 @@ final class ChildKeeper: Sendable {
   }
 
   /// The child has been reaped: its process id may be given to somebody else, whom the keeper must spare.
-  func forget(_ child: ChildProcess) {
+  package func forget(_ child: ChildProcess) {
     let line = Array("ended \(child.pid)\n".utf8)
     channel.withLock { if let end = $0 { _ = send(end, line, line.count, Int32(MSG_NOSIGNAL)) } }
   }
 
   /// Has the keeper kill what is left, and waits until it has.
-  func finish() async {
+  package func finish() async {
     channel.withLock { end in
       if let open = end { close(open) }
       end = nil

@@ -1,0 +1,124 @@
+import EmbeddedPostgres
+import Foundation
+import Postgres
+
+/// What the database is asked, apart from all faults: how much was in flight when one took effect.
+///
+/// It explains and bounds repetitions. Whether something was lost, or sent though it never was, is decided without it.
+struct Observer: Sendable {
+  let session: Session
+  /// Of the endpoints, in the order of their places.
+  var endpoints: [Int64] = []
+
+  /// What dispatchers hold and have not recorded: of one process, or of all.
+  func inFlight(pid: pid_t? = nil) async throws -> Set<Pair> {
+    try await pairs(
+      """
+      SELECT (e.payload ->> 'n')::bigint, f.endpoint_id
+      FROM outbox.in_flight f JOIN outbox.event e ON e.id = f.event_id JOIN outbox.dispatcher d ON d.id = f.dispatcher_id
+      WHERE $1 IS NULL OR d.pid = $1
+      """,
+      [.int4(pid)]
+    )
+  }
+
+  /// Looks on while a dispatcher may lose its lease, and returns what it held when it did, or at the end.
+  ///
+  /// Between the end of a lease and its recovery nothing can be recorded any more, so that the last look is exact.
+  func held(by pid: pid_t, while condition: () async throws -> Bool) async throws -> Set<Pair> {
+    var held = try await inFlight(pid: pid)
+    while try await condition() {
+      let now = try await inFlight(pid: pid)
+      guard try await int("SELECT count(*) FROM outbox.dispatcher WHERE pid = \(pid)") > 0 else { return held }
+      held = now
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    return held
+  }
+
+  /// Whether a dispatcher has renewed its lease in the last second, or got another.
+  func isLively(_ pid: pid_t) async throws -> Bool {
+    try await int(
+      """
+      SELECT count(*) FROM outbox.dispatcher
+      WHERE pid = \(pid) AND expires_at > clock_timestamp() + interval '\(Crew.leaseSeconds - 1) s'
+      """
+    ) > 0
+  }
+
+  /// Which of them the database does not know to be delivered.
+  func unrecorded(_ answered: Set<Pair>) async throws -> Set<Pair> {
+    let recorded = try await pairs(
+      """
+      SELECT (e.payload ->> 'n')::bigint, a.endpoint_id
+      FROM outbox.attempt a JOIN outbox.event e ON e.id = a.event_id WHERE a.outcome = 'delivered'
+      """,
+      []
+    )
+    return answered.subtracting(recorded)
+  }
+
+  private func pairs(_ sql: String, _ parameters: [Parameter]) async throws -> Set<Pair> {
+    try await patiently { connection in
+      let rows = try connection.query(sql, parameters)
+      var pairs: Set<Pair> = []
+      for row in 0..<rows.count {
+        let event = Int(try rows.required(rows.int64(row, 0), 0))
+        guard let place = endpoints.firstIndex(of: try rows.required(rows.int64(row, 1), 1)) else { continue }
+        pairs.insert(Pair(event: event, endpoint: place))
+      }
+      return pairs
+    }
+  }
+
+  /// What has not been taken from the log, says the database; after a crash, that may be in a dispatcher's hands all the
+  /// same, if the cut that took it was among the commits that the crash took back.
+  func uncut() async throws -> Set<Pair> {
+    try await pairs(
+      """
+      SELECT (e.payload ->> 'n')::bigint, n.id
+      FROM (SELECT done FROM outbox.position ORDER BY id DESC LIMIT 1) p, outbox.event e, outbox.endpoint n
+      WHERE NOT pg_visible_in_snapshot(e.tx, p.done)
+      """,
+      []
+    )
+  }
+
+  /// Every attempt, for a person to read.
+  func history(of pair: Pair) async throws -> [String] {
+    let endpoint = endpoints[pair.endpoint]
+    return try await patiently { connection in
+      try connection.queryText(
+        """
+        SELECT concat_ws(' ', e.id, a.at, 'attempt', a.attempt, a.outcome, a.status, a.error, 'batch', a.batch_id,
+          'dispatcher', a.dispatcher_id)
+        FROM outbox.event e JOIN outbox.attempt a ON a.event_id = e.id
+        WHERE e.payload -> 'n' = to_jsonb($1::bigint) AND a.endpoint_id = $2 ORDER BY a.at
+        """,
+        [.int8(Int64(pair.event)), .int8(endpoint)]
+      ).rows.compactMap { $0[0] }
+    }
+  }
+
+  func execute(_ sql: String) async throws { try await patiently { try $0.execute(sql) } }
+
+  func text(_ sql: String) async throws -> String {
+    try await patiently { try $0.queryText(sql).rows.first?.first.flatMap { $0 } ?? "" }
+  }
+
+  func int(_ sql: String) async throws -> Int {
+    try await patiently { Int(try $0.query("SELECT (\(sql))::bigint").int64(0, 0) ?? 0) }
+  }
+
+  /// A server may still be starting.
+  private func patiently<Value: Sendable>(_ body: @Sendable (Connection) throws -> Value) async throws -> Value {
+    let deadline = ContinuousClock.now + .seconds(30)
+    while true {
+      do {
+        return try await session.withConnection(body)
+      } catch let error as PostgresError where error.remedy != .giveUp && ContinuousClock.now < deadline {
+        try await Task.sleep(for: .milliseconds(20))
+      }
+    }
+  }
+}

@@ -1,0 +1,119 @@
+import Foundation
+import Rig
+
+/// Faults of dispatchers.
+extension Scene {
+  func inject(_ fault: Fault, _ round: Int, _ random: inout SeededGenerator) async throws -> Incident {
+    let place = Int.random(in: 0..<Crew.size, using: &random)
+    let began = ContinuousClock.now
+    var incident = Incident(fault: fault, began: began, ended: began)
+    switch fault {
+    case .kill: try await kill(place, &incident)
+    case .zombie: try await stopAndContinue(place, short: random.happens(0.25), &random, &incident)
+    case .terminate: try await terminate(place, &incident)
+    case .crash: try await crash(&random, &incident)
+    case .databaseNetwork: try await disturbDatabase(place, &random, &incident)
+    case .receiverNetwork: try await disturbReceiver(&random, &incident)
+    case .failover: try await failOver(&incident)
+    case .diskFull: try await fillDisk(&random, &incident)
+    case .connections: try await hogConnections(place, &random, &incident)
+    case .pooler: try await breakPooler(round, &incident)
+    case .clock: try await jump(place, &random)
+    case .maintenance: try await maintain()
+    case .versions: try await replace(place, round)
+    case .mixed: preconditionFailure("mixed: not a fault of its own")
+    }
+    incident.ended = .now
+    return incident
+  }
+
+  /// Stopped first, so that what is in flight can be counted and does not change any more.
+  private func kill(_ place: Int, _ incident: inout Incident) async throws {
+    incident.inFlight = try await freeze(place)
+    try await crew.end(place, with: SIGKILL)
+  }
+
+  private func freeze(_ place: Int) async throws -> Set<Pair> {
+    try await ready(place)
+    guard let child = crew.child(place) else { throw ChaosError("dispatcher \(place) is not running") }
+    child.signal(SIGSTOP)
+    // A statement that it had sent comes to its end without it.
+    try await Task.sleep(for: .milliseconds(50))
+    return try await observer.inFlight(pid: child.pid)
+  }
+
+  private func stopAndContinue(
+    _ place: Int,
+    short: Bool,
+    _ random: inout SeededGenerator,
+    _ incident: inout Incident
+  ) async throws {
+    incident.inFlight = try await freeze(place)
+    guard let child = crew.child(place) else { throw ChaosError("dispatcher \(place) is not running") }
+    defer { child.signal(SIGCONT) }
+    if short {
+      try await Task.sleep(for: .milliseconds(Int.random(in: 100...2000, using: &random)))
+    } else {
+      try await eventually("others take over from a stopped dispatcher", within: .seconds(40)) {
+        try await observer.int("SELECT count(*) FROM outbox.dispatcher WHERE pid = \(child.pid)") == 0
+      }
+      try await Task.sleep(for: .milliseconds(Int.random(in: 0...500, using: &random)))
+    }
+  }
+
+  /// Of one host, or of all at once. Dispatchers must not care: they keep their leases, and deliver.
+  private func jump(_ place: Int, _ random: inout SeededGenerator) async throws {
+    let hours = Int.random(in: 1...24, using: &random)
+    let seconds = random.happens(0.6) ? -hours * 3600 : hours * 3600
+    let places = random.happens(0.5) ? Array(0..<Crew.size) : [place]
+    for place in 0..<Crew.size { try await ready(place) }
+    let leases = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM outbox.dispatcher"
+    let before = try await observer.text(leases)
+    for place in places { try clocks?.set(place, bySeconds: seconds) }
+    try await Task.sleep(for: .seconds(1))
+    let answered = mailbox.answeredCount
+    try await Task.sleep(for: .seconds(Crew.leaseSeconds + 1))
+    let what = "\(places.count) of \(Crew.size) clocks were set by \(seconds) s"
+    let after = try await observer.text(leases)
+    guard before == after else { throw ChaosError("\(what), and leases were lost: before \(before), after \(after)") }
+    guard mailbox.answeredCount > answered else { throw ChaosError("\(what), and deliveries stopped") }
+  }
+
+  /// A rolling update. There is but one version to be had; the other is one by name only.
+  private func replace(_ place: Int, _ round: Int) async throws {
+    try await ready(place)
+    try await crew.end(place, with: SIGTERM)
+    try await ready(place)
+    guard let pid = crew.child(place)?.pid else { return }
+    try await observer.execute("UPDATE outbox.dispatcher SET version = '0.0.\(round)' WHERE pid = \(pid)")
+  }
+
+  private func maintain() async throws {
+    let program = try Executable.path()
+    let url = servers.connectionString(user: "postgres")
+    let children = try (0..<2).map { index in
+      try keeper.start(
+        [program, "migrate", "--database-url", url],
+        log: logs.appendingPathComponent("migrate-\(index).log")
+      )
+    }
+    // The last day's partitions of both, so that there is something to make.
+    for table in ["event", "attempt"] {
+      try await observer.execute(
+        """
+        DO $$ BEGIN
+          EXECUTE (SELECT 'DROP TABLE ' || inhrelid::regclass FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+                   WHERE inhparent = 'outbox.\(table)'::regclass AND relname ~ '[0-9]$' ORDER BY relname DESC LIMIT 1);
+        END $$
+        """
+      )
+    }
+    try await observer.execute("SELECT outbox.maintain()")
+    for child in children {
+      guard try await child.waitForExit(within: .seconds(30)) == .exited(0) else {
+        throw ChaosError("`martlet migrate` failed while dispatchers were running")
+      }
+      keeper.forget(child)
+    }
+  }
+}

@@ -1,0 +1,151 @@
+import EmbeddedPostgres
+import Foundation
+import OutboxStore
+import Postgres
+import Rig
+import Synchronization
+
+/// A whole system, run for one fault: PostgreSQL, three dispatchers, publishers, and a receiver with faults of its own.
+struct Scene: Sendable {
+  let fault: Fault
+  let servers: Servers
+  let crew: Crew
+  let keeper: ChildKeeper
+  let mailbox: Mailbox
+  let journal = Journal()
+  let observer: Observer
+  /// Between all dispatchers and the receiver.
+  let receiverLink: Link
+  /// Between each dispatcher and PostgreSQL; empty unless the scene is about that.
+  let databaseLinks: [Link]
+  let pooler: Pooler?
+  let clocks: Clocks?
+  let disk: SmallDisk?
+  let logs: URL
+  let seed: UInt64
+
+  static let publishers = 6
+  /// With nothing arriving for so long, what is missing counts as lost.
+  static let patience = Duration.seconds(45)
+
+  /// What prevents this fault here, in words; nil if nothing does.
+  static func obstacle(to fault: Fault) -> String? {
+    switch fault {
+    case .diskFull where geteuid() != 0: "needs root, to mount a small file system"
+    case .pooler where Pooler.program == nil: "pgbouncer is not installed"
+    case .clock where Clocks.library == nil:
+      "libHostClock.so is not beside the executable: swift build --product HostClock"
+    default: nil
+    }
+  }
+
+  struct Outcome: Sendable {
+    var account: Account
+    var result: Account.Result
+    var pause: Duration
+    var refused: Int
+    var missing: Int
+    var endsByItself: Int
+    /// What the database says of the suspects.
+    var histories: [String]
+  }
+
+  /// Runs the fault so many times and settles the account.
+  func play(rounds: Int) async throws -> Outcome {
+    let isOver = StopFlag()
+    return try await withThrowingTaskGroup(of: Void.self) { group in
+      defer { group.cancelAll() }
+      group.addTask { try await crew.supervise() }
+      for place in 0..<Crew.size { try await ready(place) }
+      async let publishing: Void = publish { isOver.isSet }
+      var incidents: [Incident] = []
+      var random = SeededGenerator(seed: seed, stream: 1)
+      var failure: (any Error)?
+      do {
+        try await eventually("deliveries begin", within: .seconds(30)) { mailbox.answeredCount > 100 }
+        for round in 0..<rounds {
+          let next = fault == .mixed ? Fault.mixable[Int.random(in: 0..<Fault.mixable.count, using: &random)] : fault
+          incidents.append(try await inject(next, round, &random))
+          try await Task.sleep(for: .milliseconds(Int.random(in: 200...1200, using: &random)))
+        }
+      } catch {
+        failure = error
+      }
+      isOver.set()
+      let publishersEnd = ContinuousClock.now
+      try await publishing
+      if let failure { throw failure }
+      try await settle()
+      let missing = try await observer.int(
+        "SELECT missing FROM outbox.conservation(now() - interval '1 day', 10000000)"
+      )
+      try await crew.dismiss()
+      let account = Account(journal: journal.snapshot, arrivals: mailbox.arrivals, incidents: incidents)
+      let result = account.settle()
+      var histories: [String] = []
+      for pair in result.suspects { histories += try await observer.history(of: pair) }
+      return Outcome(
+        account: account,
+        result: result,
+        pause: account.longestPause(until: publishersEnd),
+        refused: mailbox.refusedCount,
+        missing: missing,
+        endsByItself: crew.endsByItself,
+        histories: histories
+      )
+    }
+  }
+
+  private func publish(until isOver: @escaping @Sendable () -> Bool) async throws {
+    let connection = servers.connectionString(user: "app")
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for index in 0..<Self.publishers {
+        var publisher = Publisher(
+          session: Session(ConnectionConfiguration(connectionString: connection), name: "publisher"),
+          journal: journal,
+          random: SeededGenerator(seed: seed, stream: 10 + index)
+        )
+        group.addTask { try await publisher.run(until: isOver) }
+      }
+      try await group.waitForAll()
+    }
+  }
+
+  /// Nothing new any more, and no faults: waits until all has come, or nothing comes.
+  private func settle() async throws {
+    mailbox.calmDown()
+    receiverLink.close(share: 0)
+    let expected = journal.committedCount * Mailbox.paths.count
+    var progress = (count: 0, at: ContinuousClock.now)
+    while mailbox.answeredCount < expected, progress.at + Self.patience > .now {
+      let count = mailbox.answeredCount
+      if count > progress.count { progress = (count, .now) }
+      try await Task.sleep(for: .milliseconds(50))
+    }
+    // Repetitions are still to come: whatever the database believes to be undone.
+    let deadline = ContinuousClock.now + .seconds(30)
+    while try await observer.int("(SELECT count(*) FROM outbox.batch) + (SELECT count(*) FROM outbox.delivery)") > 0,
+      deadline > .now
+    {
+      try await Task.sleep(for: .milliseconds(50))
+    }
+  }
+
+  /// Waits until a dispatcher has its lease.
+  func ready(_ place: Int) async throws {
+    try await eventually("dispatcher \(place) has a lease", within: .seconds(40)) {
+      guard let pid = crew.child(place)?.pid else { return false }
+      return try await observer.int(
+        "SELECT count(*) FROM outbox.dispatcher WHERE pid = \(pid) AND expires_at > clock_timestamp()"
+      ) > 0
+    }
+  }
+}
+
+/// Set once, read by many.
+final class StopFlag: Sendable {
+  private let value = Atomic(false)
+
+  var isSet: Bool { value.load(ordering: .acquiring) }
+  func set() { value.store(true, ordering: .releasing) }
+}
