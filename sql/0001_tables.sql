@@ -337,6 +337,8 @@ CREATE TABLE outbox.delivery (
 );
 CREATE INDEX delivery_due ON outbox.delivery (endpoint_id, due_at) WHERE ready AND dispatcher_id IS NULL;
 CREATE INDEX delivery_key ON outbox.delivery (endpoint_id, key, seq) WHERE key IS NOT NULL;
+-- Not ready and without a key: set aside until what may come before it in its key has been cut (outbox.settle).
+CREATE INDEX delivery_set_aside ON outbox.delivery (event_id, endpoint_id) WHERE NOT ready AND key IS NULL;
 CREATE INDEX delivery_claimed ON outbox.delivery (dispatcher_id) WHERE dispatcher_id IS NOT NULL;
 
 -- What became of a try. `returned`: handed back untried. `unknown`: the dispatcher was lost before it could say.

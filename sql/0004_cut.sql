@@ -288,8 +288,12 @@ END $$;
 -- a moment (outbox.judge). It disables an endpoint whose filter takes too long; if it cannot get past it, it does nothing else.
 --
 -- Returns, if anything was cut, one row with event_id null (events cut, pairs parked, whether there is more, and as
--- endpoint_ids those of the parked that can be claimed at once), then a row per event that goes straight out. Returns nothing if there is nothing new or another dispatcher is cutting; an idle
--- call writes nothing.
+-- endpoint_ids those of the parked that can be claimed at once), then a row per event that goes straight out. Returns
+-- nothing if there is nothing new or another dispatcher is cutting; an idle call writes nothing.
+--
+-- Of a key where order matters, rows are parked in the order of their ids, which is that of the commits, as far as a row
+-- lock gave them one. That of a whole target, too, though it is taken in (tx, id) order, a part at a time: what may have a
+-- predecessor in a part to come is set aside, and settled when the target is exhausted.
 --
 -- Locks: the cut lock; the dispatcher's lease, shared; the ordered endpoints concerned; filter_failure's rows, at the end.
 -- Indexes: position_pkey, event_tx_id (index-only), event_pkey, subscription_pkey, endpoint_pkey, endpoint_health_pkey.
@@ -323,6 +327,7 @@ DECLARE
   faults jsonb;         -- filters that failed or take too long
   direct_events uuid[]; direct_endpoints bigint[]; direct_versions bigint[];
   claimable bigint[];
+  horizon uuid;         -- what is newer is set aside, where order matters
   parked_events uuid[]; parked_endpoints bigint[]; parked_keys text[]; parked_due timestamptz[];
 BEGIN
   PERFORM outbox.require_read_committed();
@@ -370,6 +375,14 @@ BEGIN
     ) e;
     taken := coalesce(cardinality(ids), 0);
     EXIT WHEN taken > 0 OR last.after_tx IS NULL;
+    -- All of the target has been cut: what was set aside meanwhile comes into its order, before anything newer.
+    IF outbox.first_set_aside() IS NOT NULL THEN
+      PERFORM outbox.hold_lease(dispatcher, resyncs);
+      endpoint_ids := outbox.settle(pairs_per_cut);
+      events_cut := 0; parked := 0; more := true;
+      RETURN NEXT;
+      RETURN;
+    END IF;
     -- The last cut ended exactly at the end of its target: on to the next one.
     exhausted := true;
     last.done := goal; last.after_tx := NULL; last.after_id := NULL;
@@ -457,11 +470,31 @@ BEGIN
        taken, faults
   FROM chosen c;
 
+  more := taken = max_events OR taken < cardinality(ids);
   -- Parked by id: ids grow with the time of insertion. Of two transactions that a row lock put in order the second may
-  -- have the lower tx, if it wrote something else first.
+  -- have the lower tx, if it wrote something else first; then what must come before it may be in a later cut of this target.
   IF parked_events IS NOT NULL THEN
-    PERFORM outbox.park(parked_events, parked_endpoints, parked_keys, parked_due);
+    parked := cardinality(parked_events);
+    IF (more OR last.after_tx IS NOT NULL) AND parked_keys IS DISTINCT FROM array_fill(NULL::text, ARRAY[parked]) THEN
+      horizon := least(CASE WHEN more THEN outbox.order_horizon(last.done, goal, txs[taken], ids[taken]) END,
+                       outbox.first_set_aside());
+      IF parked_events[parked] > horizon THEN  -- the last is the newest
+        INSERT INTO outbox.delivery (event_id, endpoint_id, ready, due_at)
+        SELECT u.event, u.endpoint, false, u.due
+        FROM unnest(parked_events, parked_endpoints, parked_keys, parked_due) u(event, endpoint, key, due)
+        WHERE u.key IS NOT NULL AND u.event > horizon ON CONFLICT (event_id, endpoint_id) DO NOTHING;
+        SELECT array_agg(u.event ORDER BY u.ord), array_agg(u.endpoint ORDER BY u.ord), array_agg(u.key ORDER BY u.ord),
+               array_agg(u.due ORDER BY u.ord)
+        INTO parked_events, parked_endpoints, parked_keys, parked_due
+        FROM unnest(parked_events, parked_endpoints, parked_keys, parked_due) WITH ORDINALITY u(event, endpoint, key, due, ord)
+        WHERE u.key IS NULL OR u.event <= horizon;
+      END IF;
+    END IF;
+    IF parked_events IS NOT NULL THEN
+      PERFORM outbox.park(parked_events, parked_endpoints, parked_keys, parked_due);
+    END IF;
   END IF;
+  more := more OR (last.after_tx IS NOT NULL AND outbox.first_set_aside() IS NOT NULL);  -- then the next one settles
   IF direct_events IS NOT NULL THEN
     INSERT INTO outbox.batch (dispatcher_id, event_ids, endpoint_ids)
     VALUES (dispatcher, direct_events, direct_endpoints) RETURNING id INTO batch_id;
@@ -472,7 +505,6 @@ BEGIN
   IF taken = 0 AND ids IS NOT NULL THEN
     RETURN;  -- a filter took all the time there was; the next cut gets past it
   END IF;
-  more := taken = max_events OR taken < cardinality(ids);
   INSERT INTO outbox.position (done, target, after_tx, after_id, events)
   VALUES (CASE WHEN more THEN last.done ELSE goal END, goal,
           CASE WHEN more THEN txs[taken] END, CASE WHEN more THEN ids[taken] END, taken);
@@ -481,7 +513,7 @@ BEGIN
   END IF;
 
   events_cut := taken;
-  parked := coalesce(cardinality(parked_events), 0);
+  parked := coalesce(parked, 0);
   endpoint_ids := claimable;
   RETURN NEXT;
   IF direct_events IS NOT NULL THEN
@@ -541,6 +573,96 @@ BEGIN
   ON CONFLICT (event_id, endpoint_id) DO NOTHING;
 END $$;
 
+-- The lowest id of what is left of a target after (after_tx, after_id): of keys that a row lock keeps in order, nothing up
+-- to it has a predecessor there. Null if nothing is left.
+--
+-- Not all that is left is looked at. Were there a predecessor of an event e further on, each transaction in between would
+-- have begun before that predecessor was committed, hence before e was inserted, and have published only after e: it was
+-- open at that moment. No more transactions than there are connections can be; so many first ids, and one, are enough.
+-- Index: event_tx_id, a probe per transaction.
+CREATE FUNCTION outbox.order_horizon(done pg_snapshot, target pg_snapshot, after_tx xid8, after_id uuid) RETURNS uuid
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+  open_at_most int := current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int;
+  omega CONSTANT uuid := 'ffffffff-ffff-ffff-ffff-ffffffffffff';
+  lowest uuid;
+  low_tx xid8 := after_tx;
+  low_id uuid := after_id;
+  tx xid8;
+  id uuid;
+BEGIN
+  -- The rest of those that were in progress in `done`.
+  SELECT e.id INTO lowest
+  FROM pg_snapshot_xip(done) l(tx) CROSS JOIN LATERAL (
+    SELECT e.id FROM outbox.event e
+    WHERE e.tx = l.tx AND e.id > CASE WHEN l.tx = after_tx THEN after_id ELSE '00000000-0000-0000-0000-000000000000' END
+    ORDER BY e.id LIMIT 1) e
+  WHERE l.tx >= after_tx AND pg_visible_in_snapshot(l.tx, target)
+  ORDER BY e.id LIMIT 1;
+  IF after_tx < pg_snapshot_xmax(done) THEN
+    low_tx := (pg_snapshot_xmax(done)::text::bigint - 1)::text::xid8;
+    low_id := omega;
+  END IF;
+  LOOP
+    SELECT e.tx, e.id INTO tx, id FROM outbox.event e
+    WHERE (e.tx, e.id) > (low_tx, low_id) AND e.tx < pg_snapshot_xmax(target) ORDER BY e.tx, e.id LIMIT 1;
+    EXIT WHEN tx IS NULL;
+    IF pg_visible_in_snapshot(tx, target) THEN
+      lowest := least(lowest, id);
+      open_at_most := open_at_most - 1;
+      EXIT WHEN open_at_most < 0;
+    END IF;
+    low_tx := tx;
+    low_id := omega;
+  END LOOP;
+  RETURN lowest;
+END $$;
+
+-- The lowest id among what is set aside; null if nothing is.
+-- Index: delivery_set_aside.
+CREATE FUNCTION outbox.first_set_aside() RETURNS uuid
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $$
+BEGIN
+  RETURN (SELECT d.event_id FROM outbox.delivery d WHERE NOT d.ready AND d.key IS NULL ORDER BY d.event_id LIMIT 1);
+END $$;
+
+-- Parks what was set aside, the lowest ids first, now that all that may come before it is parked. Returns the endpoints
+-- concerned.
+-- Indexes: delivery_set_aside, delivery_pkey, event_pkey, endpoint_pkey.
+CREATE FUNCTION outbox.settle(max_rows int) RETURNS bigint[]
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+AS $$
+DECLARE
+  events uuid[]; endpoints bigint[]; keys text[]; due timestamptz[];
+BEGIN
+  SELECT array_agg(d.event_id ORDER BY d.event_id, d.endpoint_id), array_agg(d.endpoint_id ORDER BY d.event_id, d.endpoint_id),
+         array_agg(CASE WHEN ep.ordered THEN e.key END ORDER BY d.event_id, d.endpoint_id),
+         array_agg(d.due_at ORDER BY d.event_id, d.endpoint_id)
+  INTO events, endpoints, keys, due
+  FROM (SELECT d.event_id, d.endpoint_id, d.due_at FROM outbox.delivery d
+        WHERE NOT d.ready AND d.key IS NULL ORDER BY d.event_id, d.endpoint_id LIMIT max_rows) d
+  LEFT JOIN LATERAL (SELECT e.key FROM outbox.event e WHERE e.id = d.event_id OFFSET 0) e ON true
+  LEFT JOIN LATERAL (SELECT ep.ordered FROM outbox.endpoint ep WHERE ep.id = d.endpoint_id OFFSET 0) ep ON true;
+  IF events IS NULL THEN
+    RETURN '{}';
+  END IF;
+  DELETE FROM outbox.delivery d USING unnest(events, endpoints) u(event, endpoint)
+  WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint;
+  PERFORM outbox.park(events, endpoints, keys, due);
+  RETURN ARRAY(SELECT DISTINCT u.id FROM unnest(endpoints) u(id) ORDER BY 1);
+END $$;
+
 -- Makes the first row of each key after a place `ready`, unless a dead letter holds the key. The caller holds the
 -- endpoint's lock.
 -- Due now at the earliest: what a claim has passed by it does not look at again soon.
@@ -596,7 +718,7 @@ BEGIN
                    AND NOT EXISTS (SELECT FROM outbox.dead_letter l
                                    WHERE l.endpoint_id = reorder.endpoint AND l.key = e.key AND l.seq IS NOT NULL) AS is_first
           FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id
-          WHERE d.endpoint_id = reorder.endpoint AND d.key IS NULL AND d.dispatcher_id IS NULL AND e.key IS NOT NULL) o
+          WHERE d.endpoint_id = reorder.endpoint AND d.key IS NULL AND d.ready AND d.dispatcher_id IS NULL AND e.key IS NOT NULL) o
     WHERE d.endpoint_id = reorder.endpoint AND d.event_id = o.event_id AND d.dispatcher_id IS NULL;
   ELSE
     UPDATE outbox.delivery d SET ready = true, key = NULL,

@@ -203,6 +203,7 @@ BEGIN
       ELSE own END;
     SELECT count(*) INTO pending FROM outbox.event WHERE tx = own;
   END IF;
+  PERFORM outbox.settle(2147483647);
   UPDATE outbox.subscription SET since = NULL;
   DELETE FROM outbox.past_subscription;
   -- A transaction counts as over in its own snapshot once one with a higher id has ended; ours is still to come.

@@ -133,7 +133,8 @@ SELECT d.event_id, d.endpoint_id,
          (SELECT 'dead letter ' || l.id FROM outbox.dead_letter l
           WHERE l.endpoint_id = d.endpoint_id AND l.key = d.key AND l.seq < d.seq ORDER BY l.seq LIMIT 1),
          (SELECT 'event ' || p.event_id FROM outbox.delivery p
-          WHERE p.endpoint_id = d.endpoint_id AND p.key = d.key AND p.seq < d.seq ORDER BY p.seq LIMIT 1)) END AS blocked_by
+          WHERE p.endpoint_id = d.endpoint_id AND p.key = d.key AND p.seq < d.seq ORDER BY p.seq LIMIT 1),
+         CASE WHEN d.key IS NULL THEN 'the rest of the backlog, which is being cut' END) END AS blocked_by
 FROM outbox.delivery d
 UNION ALL
 SELECT l.event_id, l.endpoint_id, 'dead', l.attempts, NULL, l.last_status, l.reason || coalesce(': ' || l.last_error, ''), l.died_at,

@@ -90,13 +90,17 @@ struct Publisher: Sendable {
     _ journal: Journal
   ) throws {
     try connection.execute("BEGIN")
+    // Every other transaction has its id before it has its key.
+    let writesFirst = box.draft.id % 2 == 0
+    let write = { _ = try connection.query("INSERT INTO app_transaction VALUES ($1)", [.int8(Int64(box.draft.id))]) }
+    if writesFirst { try write() }
     var index: Int?
     if let key {
-      // The key is locked before anything is written: transactions of one key follow each other.
+      // Transactions of one key follow each other.
       let rows = try connection.query("SELECT events FROM app_key WHERE key = $1 FOR UPDATE", [.text(key)])
       index = Int(try rows.required(rows.int64(0, 0), 0))
     }
-    _ = try connection.query("INSERT INTO app_transaction VALUES ($1)", [.int8(Int64(box.draft.id))])
+    if !writesFirst { try write() }
     for position in 0..<count {
       let number = journal.nextNumber()
       if kind == .savepoint, position == 1 {

@@ -35,7 +35,7 @@ extension SimulationTests {
       ]
       let unnoticed = try await onAServer { configuration -> [String] in
         Mutation.allCases.filter { !needsOverlap.contains($0) }.filter { mutation in
-          for seed in 1...60 as ClosedRange<UInt64> {
+          for seed in 1...200 as ClosedRange<UInt64> {
             do {
               let pairing = try Pairing(configuration, seed: seed)
               pairing.model.mutation = mutation

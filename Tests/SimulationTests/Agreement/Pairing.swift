@@ -54,9 +54,9 @@ final class Pairing {
 
   private func step() throws -> String {
     let dispatcher = chance.oneIn(30) ? 99 : chance.pick(dispatchers)
-    switch chance.below(40) {
+    switch chance.below(46) {
     case 0...4: return try publish()
-    case 5...8: return try publishInTransaction()
+    case 5...8, 40...: return try publishInTransaction()
     case 9...16: return try cut(dispatcher)
     case 17...23: return try claim(dispatcher)
     case 24...30: return try record(dispatcher)
@@ -134,10 +134,16 @@ final class Pairing {
     if open[session] == nil {
       try publishers[session].execute("BEGIN")
       open[session] = (model.begin(), model.epoch, [])
+      if chance.oneIn(3) {  // has its place in the log, and its events later
+        try publishers[session].execute("SELECT pg_current_xact_id()")
+        return "begin"
+      }
     }
-    let event = newEvent(open[session]!.tx)
-    try insert(event, publishers[session])
-    open[session]!.events.append(event)
+    for _ in 0..<chance.between(1, 3) {
+      let event = newEvent(open[session]!.tx)
+      try insert(event, publishers[session])
+      open[session]!.events.append(event)
+    }
     return "insert"
   }
 

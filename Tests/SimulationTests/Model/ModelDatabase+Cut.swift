@@ -59,6 +59,7 @@ extension ModelDatabase {
       }
       fresh = newEvents(last, goal, maxEvents)
       if !fresh.isEmpty || last.after == nil { break }
+      if !tables.setAside.isEmpty { return try settle(dispatcher, resyncs, transaction) }
       exhausted = true
       last.done = goal
       last.after = nil
@@ -72,9 +73,23 @@ extension ModelDatabase {
     let endpoints = tables.endpoints
     var (direct, parked, keys, due, claimable) = place(fresh, maxDirect, perEndpoint, busy, slots)
     if direct.count == 0, parked.isEmpty { claimable = [] }
+    let isFull = fresh.count == maxEvents
+    let count = parked.count
+    var aside: [(pair: Pair, due: Int)] = []
+    if isFull || last.after != nil, mutation != .parkInOrderOfTheLog,
+      let horizon = [isFull ? lowest(last, goal, after: fresh.last!) : nil, tables.setAside.first?.event].compactMap({
+        $0
+      }).min()
+    {
+      let isAside = parked.indices.map { keys[$0] != nil && parked[$0].event > horizon }
+      aside = parked.indices.filter { isAside[$0] }.map { (parked[$0], due[$0]) }
+      let kept = parked.indices.filter { !isAside[$0] }
+      (parked, keys, due) = (kept.map { parked[$0] }, kept.map { keys[$0] }, kept.map { due[$0] })
+    }
     let ready = try readiness(parked, keys, transaction)
     try between(transaction)
 
+    insert(aside.map(\.pair), aside.map { _ in nil }, aside.map { _ in false }, aside.map(\.due))
     insert(parked, keys, ready, due)
     var batch: Int?
     if !direct.isEmpty {
@@ -84,7 +99,7 @@ extension ModelDatabase {
       )
       for one in direct { touched.append(Pair(one.event.id, one.endpoint)) }
     }
-    let more = fresh.count == maxEvents
+    let more = isFull || last.after != nil && !tables.setAside.isEmpty
     var position = Position(done: more ? last.done : goal, target: goal, events: fresh.count, cutAt: clock)
     if more, let end = fresh.last {
       position.after = .init(tx: end.tx, id: mutation == .skipRestOfTransaction ? Int.max : end.id)
@@ -97,7 +112,7 @@ extension ModelDatabase {
           dispatcher: dispatcher,
           batch: batch,
           direct: direct.map { Pair($0.event.id, $0.endpoint) },
-          parked: parked,
+          parked: parked + aside.map(\.pair),
           endpoints: endpoints
         )
       ),
@@ -115,10 +130,40 @@ extension ModelDatabase {
     return CutResult(
       batch: batch,
       events: fresh.count,
-      parked: parked.count,
+      parked: count,
       claimable: claimable.sorted(),
       more: more,
       direct: rows
+    )
+  }
+
+  /// `outbox.order_horizon`, which looks at as much of the rest as it takes to know the lowest of all.
+  private func lowest(_ last: Position, _ goal: Snapshot, after: EventRow) -> Int? {
+    var rest = last
+    rest.after = .init(tx: after.tx, id: after.id)
+    return newEvents(rest, goal, .max).map(\.id).min()
+  }
+
+  /// `outbox.settle`, all at once, as the SQL does up to 20,000.
+  private func settle(_ dispatcher: Int, _ resyncs: Int?, _ transaction: Transaction) throws(PostgresError) -> CutResult
+  {
+    try holdLease(dispatcher, resyncs, transaction)
+    try between(transaction)
+    let aside = tables.setAside
+    let due = aside.map { tables.deliveries[$0]!.due }
+    let keys = aside.map { pair in
+      tables.endpoint(pair.endpoint)?.ordered == true ? tables.events.first { $0.id == pair.event }?.key : nil
+    }
+    for pair in aside { tables.deliveries[pair] = nil }
+    insert(aside, keys, try readiness(aside, keys, transaction), due)
+    commit(.nothing, transaction)
+    return CutResult(
+      batch: nil,
+      events: 0,
+      parked: 0,
+      claimable: Set(aside.map(\.endpoint)).sorted(),
+      more: true,
+      direct: []
     )
   }
 

@@ -22,6 +22,8 @@ enum Mutation: String, CaseIterable, Sendable {
   case promoteNobody
   /// The cut adds to a key without the lock that a record promotes under.
   case parkWithoutKeyLock
+  /// The cut parks what it takes at once, whatever the rest of its target may hold.
+  case parkInOrderOfTheLog
   /// A record that is repeated is done twice.
   case recordTwice
   /// A claim takes what another dispatcher holds.

@@ -129,6 +129,9 @@ struct Tables {
   func endpoint(_ id: Int) -> EndpointRow? { endpoints.indices.contains(id - 1) ? endpoints[id - 1] : nil }
   func lease(_ dispatcher: Int) -> Int? { leases.first { $0.id == dispatcher }?.expires }
 
+  /// Rows that are neither ready nor of a key, the lowest events first.
+  var setAside: [Pair] { deliveries.values.filter { !$0.ready && $0.key == nil }.map(\.pair).sorted() }
+
   func hasAttempt(_ pair: Pair, batch: Int) -> Bool {
     guard let attempts = attempts[pair] else { return false }
     for attempt in attempts where attempt.batch == batch { return true }

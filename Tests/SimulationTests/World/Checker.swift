@@ -18,7 +18,7 @@ final class Checker {
 
   private struct Published {
     var row: EventRow
-    var begun: Int
+    var inserted: Int
     var committed: Int?
   }
   private var events: [Int: Published] = [:]
@@ -56,8 +56,8 @@ final class Checker {
 
   // MARK: - Publishers
 
-  func isAboutToCommit(_ rows: [EventRow], since begun: Int) {
-    for row in rows { events[row.id] = Published(row: row, begun: begun, committed: nil) }
+  func isAboutToCommit(_ rows: [EventRow], insertedAt inserted: Int) {
+    for row in rows { events[row.id] = Published(row: row, inserted: inserted, committed: nil) }
   }
 
   // MARK: - The database
@@ -231,11 +231,11 @@ final class Checker {
     sentInOrder[lane, default: []].append(pair)
   }
 
-  /// Whether one event was certainly published before another.
+  /// Whether one event was certainly published before another: as a lock that both transactions take would have it.
   private func isBefore(_ a: Int, _ b: Int) -> Bool {
     guard let a = events[a], let b = events[b] else { return false }
     if a.row.tx == b.row.tx { return a.row.id < b.row.id }
-    return a.committed.map { $0 < b.begun } ?? false
+    return a.committed.map { $0 < b.inserted } ?? false
   }
 
   func arrived(_ pair: Pair, isSuccess: Bool) {

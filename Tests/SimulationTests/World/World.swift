@@ -101,7 +101,20 @@ final class World {
     guard database.isUp else { return endPublishing() }
     let tx = database.begin()
     let epoch = database.epoch
-    let begun = scheduler.now
+    let commits = !chance.oneIn(5)
+    // Some write something else first, and have their place in the log before they have their events.
+    let writesFirst = chance.oneIn(3)
+    if writesFirst {
+      scheduler.after(chance.below(chance.pick([1000, 200_000, 3_000_000]))) { [unowned self] in
+        insertEvents(tx, epoch, commits)
+      }
+    } else {
+      insertEvents(tx, epoch, commits)
+    }
+  }
+
+  private func insertEvents(_ tx: Int, _ epoch: Int, _ commits: Bool) {
+    let inserted = scheduler.now
     var events: [EventRow] = []
     for _ in 0..<chance.pick([1, 1, 2, 4, 12]) {
       var event = EventRow(
@@ -113,9 +126,8 @@ final class World {
       if chance.oneIn(10) { event.notBefore = database.clock + chance.below(1_000_000) }
       events.append(event)
     }
-    let commits = !chance.oneIn(5)
     scheduler.after(chance.below(chance.pick([1, 1000, 200_000, 3_000_000]))) { [unowned self] in
-      checker.isAboutToCommit(events, since: begun)
+      checker.isAboutToCommit(events, insertedAt: inserted)
       _ = database.end(tx, of: epoch, commits ? events : nil)
       endPublishing()
     }
