@@ -7,12 +7,14 @@ extension ReceiverError {
     switch error {
     case let error as ReceiverError:
       self = error
+    // inet_pton sets no errno when it is given something else than an address: what is reported is an earlier call's.
+    case SocketError.failed("inet_pton AF_INET", _, _), SocketError.failed("inet_pton AF_INET6", _, _):
+      self = .addressUnavailable(host: host)
     case SocketError.failed(_, EADDRINUSE, _):
       self = .portInUse(port: port)
     case SocketError.failed(_, EACCES, _):
       self = .portNotPermitted(port: port)
-    case SocketError.failed("Bind", _, _), SocketError.failed("inet_pton AF_INET", _, _),
-      SocketError.failed("inet_pton AF_INET6", _, _):
+    case SocketError.failed("Bind", _, _):
       self = .addressUnavailable(host: host)
     default:
       self = .serverFailed(message: error.localizedDescription)
