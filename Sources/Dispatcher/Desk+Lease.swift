@@ -6,9 +6,9 @@ extension Desk {
   /// A new lease, or a renewed one, good until `until` on our clock. Returns whether sending had come to a halt for want
   /// of it.
   func granted(_ dispatcher: Int64, until: Duration) -> Bool {
-    let now = now
     let stood = withState { state in
-      let stood = state.lease.map { $0.until <= now } ?? true
+      let stood = state.lacksLease
+      state.lacksLease = false
       if state.lease?.dispatcher != dispatcher { state.resyncs = 0 }
       state.lease = (dispatcher, until)
       return stood

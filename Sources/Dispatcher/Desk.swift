@@ -75,6 +75,9 @@ final class Desk: Sendable {
     var isRepeatingRecord = false
     /// The lease, and until when we may act on it.
     var lease: (dispatcher: Int64, until: Duration)?
+    /// Something may be queued that was not sent for want of a lease. Noted and not worked out later from the time: a host
+    /// may stand still between the one and the other.
+    var lacksLease = false
     /// The database's clock, in seconds since 1970, at a moment of ours.
     var serverTime: (seconds: Double, at: Duration) = (0, .zero)
     var isStopping = false
@@ -215,7 +218,11 @@ final class Desk: Sendable {
 
   /// Takes off the queues what may leave now. Nothing leaves without a lease that is certainly ours.
   private func depart(_ state: inout State, now: Duration) -> [Departure] {
-    guard let lease = state.lease, now < lease.until, !state.isStopping else { return [] }
+    guard !state.isStopping else { return [] }
+    guard let lease = state.lease, now < lease.until else {
+      state.lacksLease = true
+      return []
+    }
     var departures: [Departure] = []
     let timestamp = Int(state.serverTime.seconds + (now - state.serverTime.at) / .seconds(1))
     while true {

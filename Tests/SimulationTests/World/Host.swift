@@ -126,7 +126,8 @@ final class Host: @unchecked Sendable {
     frozenUntil = world.scheduler.now + duration
     if clockStops {
       world.checker.clockJumped = true
-      world.scheduler.at(frozenUntil) { [self] in clockLag += duration }
+      // Before it wakes: what wakes at the same moment would see its clock go back.
+      world.scheduler.at(frozenUntil - 1) { [self] in clockLag += duration }
     }
   }
 
