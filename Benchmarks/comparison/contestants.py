@@ -33,23 +33,23 @@ PEERS = [
     Contestant(
         name="pgqueuer",
         distribution="pgqueuer",
-        jobs=20_000,
+        jobs=15_000,
         unrecorded="SELECT {jobs} - count(*) FROM pgqueuer_log WHERE status = 'successful'",
         settings="asyncpg, batch_size 100, no limit on concurrent tasks, durability `durable`, uvloop",
     ),
     Contestant(
         name="awa",
         distribution="awa-pg",
-        jobs=15_000,
+        jobs=8_000,
         unrecorded="SELECT {jobs} - count(*) FROM awa.jobs WHERE state = 'completed'",
         settings="queue storage, enqueue_many_copy, 256 workers, 4 claimers, uvloop",
     ),
     Contestant(
         name="procrastinate",
         distribution="procrastinate",
-        jobs=1_500,
+        jobs=600,
         unrecorded="SELECT {jobs} - count(*) FROM procrastinate_jobs WHERE status = 'succeeded'",
-        settings="PsycopgConnector with a connection a job, batch_defer, concurrency 20, delete_jobs `never`, uvloop",
+        settings="PsycopgConnector with a connection a job, batch_defer, concurrency 50, delete_jobs `never`, uvloop",
     ),
     Contestant(
         name="pgq",

@@ -32,10 +32,12 @@ def _own(directory: Path) -> str | None:
 
 
 def _postgres_binaries() -> Path:
-    candidates = [os.environ.get("MARTLET_PG_BIN", ""), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))]
-    for candidate in candidates:
-        if candidate and (Path(candidate) / "initdb").exists():
-            return Path(candidate)
+    """Of the newest version, unless MARTLET_PG_BIN says otherwise."""
+    chosen = os.environ.get("MARTLET_PG_BIN")
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    for candidate in [Path(chosen)] if chosen else installed:
+        if (candidate / "initdb").exists():
+            return candidate
     raise Failure("no PostgreSQL server was found; set MARTLET_PG_BIN to the folder of initdb")
 
 

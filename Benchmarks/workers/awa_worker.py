@@ -9,8 +9,8 @@ import awa
 from command import run
 from webhook import Poster, bodies
 
-WORKERS = int(os.environ.get("AWA_WORKERS", "64"))
-CLAIMERS = int(os.environ.get("AWA_CLAIMERS", "1"))
+WORKERS = int(os.environ.get("AWA_WORKERS", "256"))
+CLAIMERS = int(os.environ.get("AWA_CLAIMERS", "4"))
 BATCH = int(os.environ.get("AWA_CLAIM_BATCH", "0")) or None
 
 

@@ -7,7 +7,7 @@ from command import run
 from procrastinate import App, JobContext, PsycopgConnector
 from webhook import Poster, bodies
 
-CONCURRENCY = int(os.environ.get("PROCRASTINATE_CONCURRENCY", "10"))
+CONCURRENCY = int(os.environ.get("PROCRASTINATE_CONCURRENCY", "50"))
 
 app = App(connector=PsycopgConnector(conninfo=os.environ["DATABASE_URL"], min_size=CONCURRENCY + 2, max_size=CONCURRENCY + 2))
 poster = Poster()
