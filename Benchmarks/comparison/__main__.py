@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -25,14 +26,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often everybody drains, in turns")
     parser.add_argument("--pinned", type=int, metavar="SECONDS", help="instead: one run each beside a transaction that holds xmin")
     parser.add_argument("--synchronous", action="store_true", help="every commit waits for the disk, Martlet's too")
+    parser.add_argument("--scale", type=float, default=1.0, help="the jobs of a drain, as a share of what contestants.py says")
     parser.add_argument("--quick", action="store_true", help="one round with a tenth of the jobs: whether it works, not how fast")
     parser.add_argument("--output", type=Path, help="write the report here, too")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.rounds, chosen.scale = 1, 0.1
     unknown = set(chosen.peers.split(",")) - set(names)
     if unknown:
         parser.error(f"there is no such peer: {', '.join(sorted(unknown))}")
-    if chosen.rounds < 1 or (chosen.pinned is not None and chosen.pinned < 6):
-        parser.error("--rounds must be at least 1, --pinned at least 6 seconds")
+    if chosen.rounds < 1 or (chosen.pinned is not None and chosen.pinned < 6) or not 0.01 <= chosen.scale <= 100:
+        parser.error("--rounds must be at least 1, --pinned at least 6 seconds, --scale from 0.01 to 100")
     if not os.access(chosen.martlet, os.X_OK):
         parser.error(f"--martlet: {chosen.martlet} is not an executable")
     return chosen
@@ -56,9 +60,9 @@ def compare(chosen: argparse.Namespace, directory: Path) -> str:
 
 
 def drain_all(rig: Rig, contestants: list[Contestant], chosen: argparse.Namespace) -> str:
-    jobs = {each.name: each.jobs // 10 if chosen.quick else each.jobs for each in contestants}
+    jobs = {each.name: int(each.jobs * chosen.scale) for each in contestants}
     rounds: list[dict[str, Drained]] = []
-    for number in range(1 if chosen.quick else chosen.rounds):
+    for number in range(chosen.rounds):
         first = number % len(contestants)
         rounds.append({})
         # A machine that slows down in the middle shall not always hit the same one.
@@ -78,6 +82,8 @@ def pin_all(rig: Rig, contestants: list[Contestant], seconds: int) -> str:
 
 def main() -> None:
     chosen = arguments()
+    # Whoever stops us stops the servers, too: sys.exit leaves every `with`.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = Path(tempfile.mkdtemp(prefix="martlet-peers-"))
     # PostgreSQL and nginx may run as somebody else and have to get at their folders in it.
     directory.chmod(0o755)
