@@ -68,7 +68,10 @@ def drain_all(rig: Rig, contestants: list[Contestant], chosen: argparse.Namespac
         # A machine that slows down in the middle shall not always hit the same one.
         for contestant in contestants[first:] + contestants[:first]:
             result = rounds[-1][contestant.name] = drain(rig, contestant, jobs[contestant.name])
-            say(f"round {number + 1}: {contestant.name} {result.per_second:,.0f}/s")
+            say(
+                f"round {number + 1}: {contestant.name} {result.per_second:,.0f}/s, worker {result.worker_microseconds:.0f} "
+                f"and PostgreSQL {result.postgres_microseconds:.0f} µs each"
+            )
     return report.drains(rounds, contestants, jobs)
 
 
