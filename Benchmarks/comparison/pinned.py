@@ -11,8 +11,9 @@ from .processes import Child, Failure, wait_until
 from .rig import Loader, Rig
 from .servers import Receiver, receiver
 
-# The backlog is kept between these: enough for a second, so that the worker sets the pace, and no more than it can take.
+# What is kept waiting, so that the worker sets the pace: a few seconds' work, and never more than it can take in the end.
 LEAST_BACKLOG = 500
+BACKLOG_SECONDS = 3
 STEP_SECONDS = 0.25
 
 
@@ -62,7 +63,7 @@ def pinned(rig: Rig, contestant: Contestant, seconds: int) -> Pinned:
 
 
 def _feed(loader: Loader, nginx: Receiver, worker: Child, seconds: int) -> bool:
-    """Keeps about a second's work waiting. Returns whether there always was some."""
+    """Keeps BACKLOG_SECONDS of work waiting. Returns whether there always was some."""
     start = checked = time.monotonic()
     arrived = nginx.count()
     per_second, always = 0.0, True
@@ -74,7 +75,7 @@ def _feed(loader: Loader, nginx: Receiver, worker: Child, seconds: int) -> bool:
         checked, arrived = now, count
         backlog = loader.enqueued - count
         always = always and backlog > 0
-        wanted = max(LEAST_BACKLOG, int(1.5 * per_second)) - backlog
+        wanted = max(LEAST_BACKLOG, int(BACKLOG_SECONDS * per_second)) - backlog
         if wanted > 0:
             loader.enqueue(wanted)
     return always
