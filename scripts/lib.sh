@@ -10,7 +10,7 @@ fail() {
   exit 1
 }
 
-# need swift|headers|postgres|openssl|nginx|pgbouncer … — makes sure that these are there, and installs only what is missing.
+# need swift|headers|postgres|openssl|nginx|pgbouncer|python|pgq … — makes sure that these are there, and installs only what is missing.
 need() {
   local packages=() reasons=() what
   for what in "$@"; do
@@ -25,6 +25,8 @@ need() {
       openssl) has openssl || want openssl "openssl, for throwaway certificates" ;;
       nginx) has nginx || want nginx-light "nginx, a receiver for benchmarks and for tests of TLS and HTTP/2" ;;
       pgbouncer) has pgbouncer || want pgbouncer "pgbouncer, for tests behind a pooler" ;;
+      python) has_venv || want python3-venv "Python with venv, to install the peers of Benchmarks/" ;;
+      pgq) has_pgq || want "postgresql-$(newest_postgres)-pgq3" "PgQ, one of the peers of Benchmarks/" ;;
       *) fail "need: unknown: $what" ;;
     esac
   done
@@ -91,6 +93,11 @@ has_postgres() {
   done
   has initdb && has postgres
 }
+
+# PgQ is an extension, of Debian's packages only.
+newest_postgres() { printf '%s\n' /usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1 | cut -d / -f 5; }
+has_pgq() { [ -e "/usr/share/postgresql/$(newest_postgres)/extension/pgq.control" ]; }
+has_venv() { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 need_swift() {
   local version
