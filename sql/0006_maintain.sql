@@ -38,7 +38,7 @@ END $$;
 -- cut or to the proof it is still to come.
 -- Index: event_tx_id, of the parts that have such ids.
 CREATE FUNCTION outbox.has_unseen(part text, seen pg_snapshot, below uuid) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 DECLARE unseen boolean;
 BEGIN
   EXECUTE format('SELECT EXISTS (SELECT FROM outbox.%1$I e WHERE e.tx >= $1 AND e.id < $3)
@@ -59,7 +59,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Why a day of the log must stay, in words; null if it need not: something in it waits, is in flight, was not cut yet, is
--- missing, or has not been proved to be all there.
+-- open in the ledger of the proof, or is not in it yet.
 -- Indexes: delivery_pkey, the partition's own on (tx, id), proof_due; outbox.batch is small.
 CREATE FUNCTION outbox.event_day_needed(partition text, day date) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -72,8 +72,10 @@ BEGIN
       OR EXISTS (SELECT FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids) u(id) WHERE u.id >= low AND u.id < high)
       OR outbox.has_unseen(partition, (SELECT p.done FROM outbox.position p ORDER BY p.id DESC LIMIT 1), high)
       THEN 'still needed'
+    -- Delivered since somebody last looked; or missing, and still to be repaired.
     WHEN EXISTS (SELECT FROM outbox.proof p CROSS JOIN LATERAL unnest(p.open_events) u(id)
-                 WHERE p.due_at IS NOT NULL AND p.missing > 0 AND u.id >= low AND u.id < high) THEN 'deliveries are missing'
+                 WHERE p.due_at IS NOT NULL AND p.oldest < (day + 1)::timestamp AT TIME ZONE 'UTC'
+                   AND u.id >= low AND u.id < high) THEN 'open in the proof'
     WHEN outbox.has_unseen(partition, outbox.proved(), high) THEN 'not proved yet' END;
 END $$;
 
@@ -156,7 +158,8 @@ BEGIN
       AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = e.id)
       AND NOT EXISTS (SELECT FROM outbox.batch b WHERE e.id = ANY (b.event_ids))
       AND pg_visible_in_snapshot(e.tx, outbox.proved())
-      AND NOT EXISTS (SELECT FROM outbox.proof x WHERE x.due_at IS NOT NULL AND x.missing > 0 AND e.id = ANY (x.open_events));
+      AND NOT EXISTS (SELECT FROM outbox.proof x WHERE x.due_at IS NOT NULL AND x.oldest <= e.created_at
+                      AND x.newest >= e.created_at AND e.id = ANY (x.open_events));
     IF NOT outbox.has_unseen('event', outbox.proved(), outbox.uuid_floor(first_event_day::timestamp AT TIME ZONE 'UTC')) THEN
       DELETE FROM outbox.past_subscription s WHERE s.ended_at < first_event_day::timestamp AT TIME ZONE 'UTC';
       DELETE FROM outbox.skipped s WHERE s.event_id < outbox.uuid_floor(first_event_day::timestamp AT TIME ZONE 'UTC');

@@ -201,13 +201,14 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS
 $$ SELECT now + least(greatest(now - began_at, interval '1 min'), interval '1 day') $$;
 
 -- Goes on with the proof by one row of the ledger, which is returned: one whose open pairs are due to be looked at again, or a
--- new one of up to `max_events` events (and 100,000 pairs). Returns nothing if there is nothing to do, or somebody else
+-- new one of up to `max_events` events and, unless it is a single event, `max_pairs` pairs. Returns nothing if there is nothing to do, or somebody else
 -- is doing it. Fewer events than `max_events` have to be older than `settled_for` to get a row.
 -- Whoever calls this commits between one call and the next. Nothing that publishes or delivers waits for it.
 -- Locks: the prover's.
 -- Indexes: proof_due, proof_pkey, event_pkey, and those of the functions above.
 -- SECURITY DEFINER: whoever may have it proved need not be able to write the ledger.
-CREATE FUNCTION outbox.prove(max_events int DEFAULT 10000, settled_for interval DEFAULT '5 min') RETURNS SETOF outbox.proof
+CREATE FUNCTION outbox.prove(max_events int DEFAULT 10000, settled_for interval DEFAULT '5 min', max_pairs int DEFAULT 100000)
+RETURNS SETOF outbox.proof
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -222,8 +223,8 @@ DECLARE
   fitting int;
 BEGIN
   PERFORM outbox.require_read_committed();
-  IF max_events IS NULL OR max_events NOT BETWEEN 1 AND 1000000 OR settled_for IS NULL THEN
-    RAISE EXCEPTION 'max_events must be between 1 and 1000000, and settled_for not null' USING ERRCODE = 'invalid_parameter_value';
+  IF (max_events BETWEEN 1 AND 1000000 AND max_pairs BETWEEN 1 AND 10000000 AND settled_for >= '0 s') IS NOT TRUE THEN
+    RAISE EXCEPTION 'max_events must be 1 to 1000000, max_pairs 1 to 10000000, settled_for not negative' USING ERRCODE = 'invalid_parameter_value';
   END IF;
   IF NOT pg_try_advisory_xact_lock(1296126548, 4) THEN
     RETURN;
@@ -242,21 +243,22 @@ BEGIN
     RETURN;
   END IF;
   next := outbox.cut_since(before.done, before.target, before.after_tx, before.after_id, last, max_events);
-  SELECT min(e.created_at) INTO first_at FROM unnest(next.ids) u(id) JOIN outbox.event e ON e.id = u.id;
-  IF first_at IS NULL OR (cardinality(next.ids) < max_events AND first_at > now - settled_for) THEN
+  WITH cut AS MATERIALIZED (
+    SELECT u.place, e.tenant, e.type, e.created_at FROM unnest(next.ids) WITH ORDINALITY u(id, place) CROSS JOIN LATERAL (
+      SELECT e.tenant, e.type, e.created_at FROM outbox.event e WHERE e.id = u.id OFFSET 0) e
+  ), kind AS MATERIALIZED (
+    SELECT k.tenant, k.type, (SELECT count(*) FROM outbox.certain_routes(k.tenant, k.type)) AS pairs
+    FROM (SELECT DISTINCT c.tenant, c.type FROM cut c) k
+  )
+  SELECT max(f.place), min(f.created_at), max(f.created_at) INTO fitting, first_at, last_at
+  FROM (SELECT c.place, c.created_at, sum(k.pairs) OVER (ORDER BY c.place) AS pairs
+        FROM cut c JOIN kind k ON k.tenant = c.tenant AND k.type = c.type) f
+  WHERE f.pairs <= max_pairs OR f.place = 1;
+  IF fitting IS NULL OR (cardinality(next.ids) < max_events AND first_at > now - settled_for) THEN
     RETURN;
-  END IF;
-  SELECT max(f.place) INTO fitting FROM (
-    SELECT u.place, sum(k.pairs) OVER (ORDER BY u.place) AS pairs
-    FROM unnest(next.ids) WITH ORDINALITY u(id, place) JOIN outbox.event e ON e.id = u.id
-    JOIN (SELECT k.tenant, k.type, (SELECT count(*) FROM outbox.certain_routes(k.tenant, k.type)) AS pairs
-          FROM (SELECT DISTINCT e.tenant, e.type FROM unnest(next.ids) u(id) JOIN outbox.event e ON e.id = u.id) k) k
-      ON k.tenant = e.tenant AND k.type = e.type) f
-  WHERE f.pairs <= 100000 OR f.place = 1;
-  IF fitting < cardinality(next.ids) THEN
+  ELSIF fitting < cardinality(next.ids) THEN
     next := outbox.cut_since(before.done, before.target, before.after_tx, before.after_id, last, fitting);
   END IF;
-  SELECT min(e.created_at), max(e.created_at) INTO first_at, last_at FROM unnest(next.ids) u(id) JOIN outbox.event e ON e.id = u.id;
 
   RETURN QUERY
     WITH owed AS MATERIALIZED (

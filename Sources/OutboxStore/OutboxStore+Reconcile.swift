@@ -89,7 +89,7 @@ extension OutboxStore {
   /// - Parameter period: of which conservation is told; nil: the last hour.
   package func reconcile(_ period: Period? = nil) throws(PostgresError) -> [Finding] {
     try connection.execute("SET lock_timeout = '3s'")
-    let period = try period ?? self.period(since: "1 hour")
+    let period = if let period { period } else { try self.period(since: "1 hour") }
     let rows = try connection.query(
       """
       SELECT severity, finding, subject, detail, remedy, figures::text FROM outbox.reconcile(
