@@ -134,7 +134,7 @@ END $$;
 -- What has become of pairs: delivered, dead, waiting, in_flight, skipped or missing; or gone, where nothing is known and the
 -- endpoint was deleted. One statement, thus one snapshot: a pair on its way from table to table is seen in exactly one.
 -- `tried_since`: in which days of history to look first; the others are asked before a pair is called missing.
--- Indexes: attempt_event, delivery_pkey, dead_letter_event, skipped_pkey, endpoint_pkey. One probe settles what was delivered.
+-- Indexes: delivery_pkey, attempt_event, dead_letter_event, skipped_pkey, endpoint_pkey; of what waits the first alone.
 CREATE FUNCTION outbox.pair_states(event_ids uuid[], endpoint_ids bigint[], tried_since timestamptz)
 RETURNS TABLE (event_id uuid, endpoint_id bigint, state text)
 LANGUAGE plpgsql STABLE ROWS 10000
@@ -146,20 +146,18 @@ AS $$
 BEGIN
   RETURN QUERY
     WITH flying AS MATERIALIZED (SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f)
-    SELECT u.event, u.endpoint,
+    SELECT u.event, u.endpoint, coalesce(
+      (SELECT CASE WHEN d.dispatcher_id IS NULL THEN 'waiting' ELSE 'in_flight' END FROM outbox.delivery d
+       WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint),
       CASE WHEN EXISTS (SELECT FROM outbox.attempt a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint
-                          AND a.outcome = 'delivered' AND a.at >= tried_since) THEN 'delivered'
-      ELSE coalesce(
-        (SELECT CASE WHEN d.dispatcher_id IS NULL THEN 'waiting' ELSE 'in_flight' END FROM outbox.delivery d
-         WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint),
-        (SELECT 'dead' FROM outbox.dead_letter l WHERE l.event_id = u.event AND l.endpoint_id = u.endpoint),
-        CASE WHEN (u.event, u.endpoint) IN (SELECT f.event_id, f.endpoint_id FROM flying f) THEN 'in_flight'
-             WHEN EXISTS (SELECT FROM outbox.attempt a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint
-                            AND a.outcome = 'delivered') THEN 'delivered'
-             WHEN EXISTS (SELECT FROM outbox.skipped s WHERE s.event_id = u.event AND s.endpoint_id = u.endpoint) THEN 'skipped'
-             WHEN EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = u.endpoint) THEN 'missing'
-             ELSE 'gone' END)
-      END
+                          AND a.outcome = 'delivered' AND a.at >= tried_since) THEN 'delivered' END,
+      (SELECT 'dead' FROM outbox.dead_letter l WHERE l.event_id = u.event AND l.endpoint_id = u.endpoint),
+      CASE WHEN (u.event, u.endpoint) IN (SELECT f.event_id, f.endpoint_id FROM flying f) THEN 'in_flight'
+           WHEN EXISTS (SELECT FROM outbox.attempt a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint
+                          AND a.outcome = 'delivered') THEN 'delivered'
+           WHEN EXISTS (SELECT FROM outbox.skipped s WHERE s.event_id = u.event AND s.endpoint_id = u.endpoint) THEN 'skipped'
+           WHEN EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = u.endpoint) THEN 'missing'
+           ELSE 'gone' END)
     FROM unnest(event_ids, endpoint_ids) u(event, endpoint);
 END $$;
 
@@ -262,15 +260,24 @@ BEGIN
 
   RETURN QUERY
     WITH owed AS MATERIALIZED (
-      SELECT array_agg(o.event_id) AS events, array_agg(o.endpoint_id) AS endpoints FROM outbox.owed(next.ids) o
+      SELECT o.event_id, o.endpoint_id FROM outbox.owed(next.ids) o
+    ), done AS MATERIALIZED (
+      -- Nearly all are. A probe for each event finds those of all its endpoints.
+      SELECT a.event_id, a.endpoint_id FROM unnest(next.ids) u(id) CROSS JOIN LATERAL (
+        SELECT a.event_id, a.endpoint_id FROM outbox.attempt a
+        WHERE a.event_id = u.id AND a.outcome = 'delivered' AND a.at >= first_at - interval '1 hour' OFFSET 0) a
+    ), other AS MATERIALIZED (
+      SELECT array_agg(o.event_id) AS events, array_agg(o.endpoint_id) AS endpoints
+      FROM owed o WHERE (o.event_id, o.endpoint_id) NOT IN (SELECT d.event_id, d.endpoint_id FROM done d)
     ), pair AS MATERIALIZED (
-      SELECT s.event_id, s.endpoint_id, s.state FROM owed o
+      SELECT s.event_id, s.endpoint_id, s.state FROM other o
       CROSS JOIN LATERAL outbox.pair_states(o.events, o.endpoints, first_at - interval '1 hour') s
     )
     INSERT INTO outbox.proof (done, target, after_tx, after_id, events, oldest, newest, delivered, dead, waiting, in_flight,
       missing, skipped, open_events, open_endpoints, began_at, proved_at, due_at)
     SELECT next.done, next.target, next.after_tx, next.after_id, cardinality(next.ids), first_at, last_at,
-           count(*) FILTER (WHERE s.state = 'delivered'), count(*) FILTER (WHERE s.state = 'dead'),
+           (SELECT count(*) FROM owed) - (SELECT coalesce(cardinality(o.events), 0) FROM other o)
+             + count(*) FILTER (WHERE s.state = 'delivered'), count(*) FILTER (WHERE s.state = 'dead'),
            count(*) FILTER (WHERE s.state = 'waiting'), count(*) FILTER (WHERE s.state = 'in_flight'),
            count(*) FILTER (WHERE s.state = 'missing'), count(*) FILTER (WHERE s.state = 'skipped'),
            array_agg(s.event_id) FILTER (WHERE s.state IN ('waiting', 'in_flight', 'missing')),
