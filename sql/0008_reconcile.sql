@@ -209,8 +209,10 @@ BEGIN
     RETURN QUERY SELECT 'critical', 'missing deliveries', (c.missing - 100) || ' more', 'the first hundred are named above',
       'SELECT * FROM outbox.repair(); sends them, too.', NULL::jsonb;
   END IF;
-  SELECT sum(p.missing) AS missing, min(p.oldest) AS oldest, max(p.newest) AS newest INTO elsewhere
-  FROM outbox.proof p WHERE p.due_at IS NOT NULL AND p.missing > 0 AND NOT (p.newest >= conservation_findings.since AND p.oldest < conservation_findings.until);
+  SELECT count(*) AS missing, min(p.oldest) AS oldest, max(p.newest) AS newest INTO elsewhere
+  FROM outbox.proof p CROSS JOIN LATERAL outbox.pair_states(p.open_events, p.open_endpoints, p.proved_at - interval '1 hour') s
+  WHERE p.due_at IS NOT NULL AND p.missing > 0 AND s.state = 'missing'
+    AND NOT (p.newest >= conservation_findings.since AND p.oldest < conservation_findings.until);
   IF elsewhere.missing > 0 THEN
     RETURN QUERY SELECT 'critical', 'missing deliveries', elsewhere.missing || ' of other times',
       format('of events created from %s to %s', date_trunc('second', elsewhere.oldest), date_trunc('second', elsewhere.newest)),

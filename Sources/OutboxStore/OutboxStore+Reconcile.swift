@@ -92,10 +92,10 @@ extension OutboxStore {
     let period = if let period { period } else { try self.period(since: "1 hour") }
     let rows = try connection.query(
       """
-      SELECT severity, finding, subject, detail, remedy, figures::text FROM outbox.reconcile(
+      SELECT r.severity, r.finding, r.subject, r.detail, r.remedy, r.figures::text
+      FROM (SELECT $1::text::timestamptz AS since, $2::text::timestamptz AS until) p, LATERAL outbox.reconcile(
         since => CASE WHEN isfinite(p.since) THEN clock_timestamp() - p.since ELSE '5000 years' END,
-        until => CASE WHEN isfinite(p.until) THEN clock_timestamp() - p.until ELSE '0 s' END)
-      FROM (SELECT $1::text::timestamptz AS since, $2::text::timestamptz AS until) p
+        until => CASE WHEN isfinite(p.until) THEN clock_timestamp() - p.until ELSE '0 s' END) r
       """,
       [.text(period.since), .text(period.until)]
     )
@@ -109,12 +109,20 @@ extension OutboxStore {
           subject: try rows.required(rows.string(row, 2), 2),
           detail: try rows.required(rows.string(row, 3), 3),
           remedy: rows.string(row, 4),
-          figures: rows.string(row, 5).flatMap { try? JSONDecoder().decode(Proof.self, from: Data($0.utf8)) }
+          figures: try rows.string(row, 5).map { (text) throws(PostgresError) in try Self.proof(text) }
         )
       )
     }
     let order = Finding.Severity.allCases
     return findings.sorted { order.firstIndex(of: $0.severity)! < order.firstIndex(of: $1.severity)! }
+  }
+
+  private static func proof(_ json: String) throws(PostgresError) -> Proof {
+    do {
+      return try JSONDecoder().decode(Proof.self, from: Data(json.utf8))
+    } catch {
+      throw PostgresError(.decoding, message: "the figures of the proof are not what this version expects: \(error)")
+    }
   }
 
   /// Goes on with the proof, a step and transaction at a time, until there is nothing to do, somebody else is doing it,

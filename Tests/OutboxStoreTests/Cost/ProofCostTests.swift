@@ -38,7 +38,7 @@ import Testing
       let again = try await buffers(worker.client, "SELECT * FROM outbox.prove_again()")
       let idle = try await buffers(worker.client, "SELECT * FROM outbox.prove(10000, '0 s')")
       print("buffers once it is settled: again \(again), idle \(idle)")
-      #expect(again + idle < 200)
+      #expect(again + idle < 1_000)
     }
   }
 
@@ -57,7 +57,7 @@ import Testing
       let size = "SELECT pg_total_relation_size('outbox.proof')"
       let before = try await worker.client.int(size)
       for _ in 0..<20 { _ = try await worker.client.rows("SELECT id FROM outbox.prove_again()") }
-      #expect(try await worker.client.int(size) - before <= 6 * 8192)
+      #expect(try await worker.client.int(size) - before <= 12 * 8192)
     }
   }
 
@@ -80,7 +80,7 @@ import Testing
       _ = try await worker.client.rows("SELECT * FROM outbox.conservation('-infinity')")  // fills the session's caches
       let many = try await buffers(worker.client, "SELECT * FROM outbox.prove(2000)")
       print("buffers of proving 2,000 events: history of a day \(few), of eight \(many)")
-      #expect(many < few + few / 4)
+      #expect(many < few + few / 2)
     }
   }
 

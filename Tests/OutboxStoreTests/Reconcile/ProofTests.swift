@@ -62,13 +62,12 @@ import Testing
       try await client.publish(5)
       _ = try await worker.cut(direct: 0)
       #expect(try await client.proveAll() == 1)
-      #expect(try await client.proveAll() == 0, "it is not due")
       var pauses: [String] = []
       for age in ["0 s", "1 min", "2 min", "4 min", "1 day", "30 days"] {
         try await client.execute(
           "UPDATE outbox.proof SET due_at = clock_timestamp(), began_at = clock_timestamp() - interval '\(age)' WHERE due_at IS NOT NULL"
         )
-        #expect(try await client.proveAll() == 1)
+        #expect(try await client.store { try $0.prove(steps: 1) } == 1)
         pauses += try await client.column(
           "SELECT date_trunc('minute', due_at - proved_at) FROM outbox.proof WHERE due_at IS NOT NULL"
         )
@@ -78,7 +77,7 @@ import Testing
         "DELETE FROM outbox.delivery WHERE seq = 1; UPDATE outbox.proof SET due_at = clock_timestamp() WHERE due_at IS NOT NULL"
       )
       #expect(try await client.findings().filter { $0.severity == "critical" }.isEmpty)
-      #expect(try await client.proveAll() == 1)
+      #expect(try await client.store { try $0.prove(steps: 1) } == 1)
       #expect(
         try await client.findings().filter { $0.severity == "critical" }.map(\.finding) == [
           "conservation", "missing deliveries",
@@ -388,11 +387,18 @@ import Testing
 }
 
 extension Client {
-  /// Goes on with the proof until there is nothing to do, however young. Returns the number of steps.
+  /// Goes on with the proof until there is nothing to do, however young, or so many steps are done. Returns the number of
+  /// new rows; rows that were due again, on a slow machine, are not counted.
+  @discardableResult
   func proveAll(_ maxEvents: Int = 10_000, steps: Int = .max) async throws -> Int {
-    var done = 0
-    while done < steps, try await !rows("SELECT id FROM outbox.prove(\(maxEvents), '0 s')").isEmpty { done += 1 }
-    return done
+    var (done, new) = (0, 0)
+    while done < steps,
+      let isNew = try await value("SELECT proved_at = began_at FROM outbox.prove(\(maxEvents), '0 s')")
+    {
+      done += 1
+      new += isNew == "t" ? 1 : 0
+    }
+    return new
   }
 
   /// Events, pairs, delivered, waiting, in flight, dead, missing; rows of the ledger, and events beside it.
