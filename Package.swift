@@ -10,7 +10,7 @@ let strict: [SwiftSetting] = [
 // The schema, in the order of its numbers. The binary carries the files, so `martlet migrate` needs nothing beside itself.
 let migrations = [
   "0001_tables", "0002_endpoints", "0003_publish", "0004_cut", "0005_deliver", "0006_maintain", "0007_operate",
-  "0008_reconcile", "0009_roles", "0010_replay", "0011_credentials", "0012_transform",
+  "0008_reconcile", "0009_roles", "0010_replay", "0011_credentials", "0012_transform", "0013_prove",
 ]
 
 let package = Package(

@@ -62,6 +62,7 @@ INSERT INTO outbox.setting VALUES
   ('event_retention',       '7 days',  'events older than this are dropped, a day at a time, unless something still waits for them'),
   ('attempt_retention',     '7 days',  'history older than this is dropped, a day at a time'),
   ('dead_letter_retention', '90 days', 'dead letters older than this are deleted'),
+  ('proof_retention',       '90 days', 'what has been proved of events older than this is forgotten, unless something still waits'),
   ('partitions_ahead',      '3',       'days for which partitions exist in advance'),
   ('position_rows',         '1000',    'newest rows kept in outbox.position'),
   ('lock_timeout',          '500 ms',  'how long maintenance waits for a table lock before it tries again on its next run');
@@ -262,6 +263,16 @@ CREATE TABLE outbox.filter_failure (
   error       text NOT NULL
 ) WITH (fillfactor = 50);
 
+-- Pairs of event and endpoint that a cut passed over because filters took too long: the one thing that cannot be told from
+-- event and filter alone. Written only then; no more than a cut has time for.
+CREATE TABLE outbox.skipped (
+  event_id    uuid NOT NULL,
+  endpoint_id bigint NOT NULL,
+  because     text NOT NULL,
+  at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (event_id, endpoint_id)
+);
+
 -- Keys under which something was published, for as long as the same key publishes nothing anew (outbox.publish).
 CREATE TABLE outbox.dedup (
   tenant     text NOT NULL,
@@ -282,6 +293,35 @@ CREATE TABLE outbox.position (
   events   int NOT NULL,
   cut_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+
+-- The ledger of what has been proved (outbox.prove), a row per some thousand events. `done`, `target`, `after_tx`, `after_id`
+-- say how far the proof has followed the cut, and mean what they mean in outbox.position; the counts are of what was cut
+-- between the row before and this one. No event can join those later, whatever the order of commits and whatever the clock
+-- says. Pairs that still wait, fly or are missing are kept as `open`; only they are looked at again, when `due_at` has come.
+-- Null: all is delivered or dead, and the row is never read for more than its counts.
+CREATE TABLE outbox.proof (
+  id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  done           pg_snapshot NOT NULL,
+  target         pg_snapshot NOT NULL,
+  after_tx       xid8,
+  after_id       uuid,
+  events         bigint NOT NULL DEFAULT 0,
+  oldest         timestamptz,  -- their created_at
+  newest         timestamptz,
+  pairs          bigint GENERATED ALWAYS AS (delivered + dead + waiting + in_flight + missing) STORED,
+  delivered      bigint NOT NULL DEFAULT 0,
+  dead           bigint NOT NULL DEFAULT 0,
+  waiting        bigint NOT NULL DEFAULT 0,
+  in_flight      bigint NOT NULL DEFAULT 0,
+  missing        bigint NOT NULL DEFAULT 0,
+  skipped        bigint NOT NULL DEFAULT 0,
+  open_events    uuid[],
+  open_endpoints bigint[],
+  began_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  proved_at      timestamptz NOT NULL DEFAULT clock_timestamp(),  -- taken before the look at the tables
+  due_at         timestamptz
+) WITH (fillfactor = 80);
+CREATE INDEX proof_due ON outbox.proof (due_at) WHERE due_at IS NOT NULL;
 
 -- Live dispatchers and their leases.
 CREATE TABLE outbox.dispatcher (
@@ -406,6 +446,7 @@ CREATE TABLE outbox.endpoint_health (
 
 -- Everything before this moment counts as cut: the log is empty.
 INSERT INTO outbox.position (done, target, events) VALUES (pg_current_snapshot(), pg_current_snapshot(), 0);
+INSERT INTO outbox.proof (done, target) SELECT p.done, p.target FROM outbox.position p;
 INSERT INTO outbox.anchor (system_identifier, database_oid)
 SELECT c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database();
 COMMIT;

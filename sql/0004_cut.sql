@@ -4,6 +4,7 @@
 --   (1296126548, 0)            one dispatcher cuts at a time
 --   (1296126548, 1)            migrations
 --   (1296126548, 3)            one repair at a time
+--   (1296126548, 4)            one prover at a time
 --   (1296126549, dispatcher)   shared by each step a dispatcher takes under its lease, exclusive to take the lease away
 --   (1296126550, endpoint)     an ordered endpoint's keys: cut adds successors, record promotes them
 --   (1296126552, endpoint)     a rate limit's bucket, from looking into it to taking out of it; only tried, never waited for,
@@ -90,6 +91,7 @@ $$;
 --   matches  the i-th event matches endpoint_id's filter
 --   failed   endpoint_id's filter could not tell of `events` of them, for the reason in `words`; they do not match
 --   slow     endpoint_id's filter takes too long, says `words`: the endpoint must be disabled, and matches nothing from then on
+--   skipped  the i-th event was not judged for endpoint_id, for the reason in `words`, and will not be
 --   stop     time is up: what comes from the i-th event on was not judged, and is not to be cut yet
 --
 -- A filter is somebody's program, and a cut is everybody's time. Evaluation stops after two seconds, at the end of an event.
@@ -108,6 +110,7 @@ SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
 AS $$
 DECLARE
   began CONSTANT timestamptz := clock_timestamp();
+  no_time CONSTANT text := 'there was no time left for it: the event is large, and very many endpoints have filters';
   document jsonb;
   large boolean;
   f int;
@@ -132,6 +135,9 @@ BEGIN
       BEGIN  -- left when a filter fails, and entered again after that one
         WHILE f <= lasts[n] LOOP
           IF endpoints[f] = ANY (slow) THEN
+            kind := 'skipped'; i := n; endpoint_id := endpoints[f]; words := 'its filter takes too long';
+            RETURN NEXT;
+            words := NULL;
             f := f + 1;
             CONTINUE;
           END IF;
@@ -163,8 +169,7 @@ BEGIN
               CONTINUE WHEN tries[slot] < 2;
               slow := slow || endpoints[f];
               problem := NULL;
-              f := f + 1;
-              CONTINUE;
+              CONTINUE;  -- to be skipped
             END IF;
           END IF;
           IF item IS NULL THEN
@@ -229,20 +234,22 @@ BEGIN
       EXIT;
     END IF;
   END LOOP;
+  -- Only the first event of all is passed by like this.
+  RETURN QUERY SELECT 'skipped', 1, n.endpoint, NULL::int, no_time FROM unnest(unjudged) n(endpoint);
   RETURN QUERY SELECT 'failed', NULL::int, u.endpoint, sum(u.events)::int, max(u.words)
     FROM (SELECT f.endpoint, f.events, f.words FROM unnest(failed, failures, problems) f(endpoint, events, words)
           UNION ALL
-          SELECT n.endpoint, 1, 'there was no time left for it: the event is large, and very many endpoints have filters'
-          FROM unnest(unjudged) n(endpoint)) u
+          SELECT n.endpoint, 1, no_time FROM unnest(unjudged) n(endpoint)) u
     GROUP BY u.endpoint;
   RETURN QUERY SELECT 'slow', NULL::int, h.endpoint, NULL::int,
       format('its filter takes too long (evaluations: %s, seconds: %s)', h.tries, round(extract(epoch FROM h.took)::numeric, 1))
     FROM unnest(heavy, tries, times) h(endpoint, tries, took) WHERE h.endpoint = ANY (slow);
 END $$;
 
--- Writes down which filters failed, unless nothing was cut after all and they will fail again; and disables the endpoints of
--- those that take too long. What somebody else is changing just now is passed over: a cut waits for nobody.
--- Index: filter_failure_pkey, endpoint_pkey. Locks: the rows, and those of their endpoints against deletion.
+-- Writes down which filters failed and which pairs were skipped, unless nothing was cut after all and they will fail again;
+-- and disables the endpoints of those that take too long. What somebody else is changing just now is passed over: a cut
+-- waits for nobody. `ids`: the events in the order in which `faults` numbers them.
+-- Index: filter_failure_pkey, endpoint_pkey, skipped_pkey. Locks: the rows, and those of their endpoints against deletion.
 CREATE FUNCTION outbox.note_filter_faults(faults jsonb, events_cut int, ids uuid[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -266,6 +273,9 @@ BEGIN
     INSERT INTO outbox.filter_failure (endpoint_id, failures, error)
     SELECT l.endpoint_id, l.events, l.words FROM live l
     WHERE NOT EXISTS (SELECT FROM outbox.filter_failure f WHERE f.endpoint_id = l.endpoint_id OFFSET 0);
+    INSERT INTO outbox.skipped (event_id, endpoint_id, because)
+    SELECT ids[x.ord], x.endpoint_id, x.words FROM jsonb_to_recordset(faults) x(kind text, ord int, endpoint_id bigint, words text)
+    WHERE x.kind = 'skipped' AND x.ord <= events_cut ON CONFLICT (event_id, endpoint_id) DO NOTHING;
   END IF;
   PERFORM outbox.disable_for_filter(x.endpoint_id, x.words, (SELECT min(e.created_at) FROM outbox.event e WHERE e.id = ANY (ids)))
   FROM jsonb_to_recordset(faults) x(kind text, endpoint_id bigint, words text) WHERE x.kind = 'slow';
@@ -465,7 +475,7 @@ BEGIN
          array_agg(CASE WHEN c.in_order THEN c.key END ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
          array_agg(greatest(c.not_before, clock_timestamp()) ORDER BY c.id, c.endpoint_id) FILTER (WHERE NOT c.direct),
          array_agg(DISTINCT c.endpoint_id) FILTER (WHERE NOT c.direct AND c.claimable),
-         (SELECT count(*) FROM kept), (SELECT jsonb_agg(to_jsonb(v)) FROM verdict v WHERE v.kind IN ('failed', 'slow'))
+         (SELECT count(*) FROM kept), (SELECT jsonb_agg(to_jsonb(v)) FROM verdict v WHERE v.kind IN ('failed', 'slow', 'skipped'))
   INTO direct_events, direct_endpoints, direct_versions, parked_events, parked_endpoints, parked_keys, parked_due, claimable,
        taken, faults
   FROM chosen c;

@@ -34,25 +34,58 @@ BEGIN
   EXECUTE format('ALTER TABLE outbox.%I ATTACH PARTITION outbox.%I FOR VALUES FROM (%L) TO (%L)', parent, partition, low, high);
 END $$;
 
--- Whether a partition of the log is still needed: something in it waits, is in flight, or was not cut yet.
--- Indexes: delivery_pkey, the partition's own on (tx, id); outbox.batch is small.
-CREATE FUNCTION outbox.partition_needed(partition text, day date) RETURNS boolean
+-- Whether an event of this table, a part of the log or all of it, with a lower id than `below` is not visible in `seen`: to the
+-- cut or to the proof it is still to come.
+-- Index: event_tx_id, of the parts that have such ids.
+CREATE FUNCTION outbox.has_unseen(part text, seen pg_snapshot, below uuid) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+DECLARE unseen boolean;
+BEGIN
+  EXECUTE format('SELECT EXISTS (SELECT FROM outbox.%1$I e WHERE e.tx >= $1 AND e.id < $3)
+                      OR EXISTS (SELECT FROM unnest($2) x(tx) JOIN outbox.%1$I e ON e.tx = x.tx WHERE e.id < $3)', part)
+  INTO unseen USING pg_snapshot_xmax(seen), ARRAY(SELECT pg_snapshot_xip(seen)), below;
+  RETURN unseen;
+END $$;
+
+-- How far the proof has come for certain.
+CREATE FUNCTION outbox.proved() RETURNS pg_snapshot
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT p.done FROM outbox.proof p ORDER BY p.id DESC LIMIT 1 $$;
+
+-- What was recorded before this moment, no open row of the ledger has still to look for. Infinity: none is open.
+-- Index: proof_due.
+CREATE FUNCTION outbox.looked_at_until() RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(min(p.proved_at), 'infinity') FROM outbox.proof p WHERE p.due_at IS NOT NULL
+$$;
+
+-- Why a day of the log must stay, in words; null if it need not: something in it waits, is in flight, was not cut yet, is
+-- open in the ledger of the proof, or is not in it yet.
+-- Indexes: delivery_pkey, the partition's own on (tx, id), proof_due; outbox.batch is small.
+CREATE FUNCTION outbox.event_day_needed(partition text, day date) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   low CONSTANT uuid := outbox.uuid_floor(day::timestamp AT TIME ZONE 'UTC');
   high CONSTANT uuid := outbox.uuid_floor((day + 1)::timestamp AT TIME ZONE 'UTC');
-  done CONSTANT pg_snapshot := (SELECT p.done FROM outbox.position p ORDER BY p.id DESC LIMIT 1);
-  uncut boolean;
 BEGIN
-  IF EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id >= low AND d.event_id < high)
-     OR EXISTS (SELECT FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids) u(id) WHERE u.id >= low AND u.id < high) THEN
-    RETURN true;
-  END IF;
-  -- Not visible in `done`, said so that the index can answer.
-  EXECUTE format('SELECT EXISTS (SELECT FROM outbox.%1$I e WHERE e.tx >= $1)
-                      OR EXISTS (SELECT FROM unnest($2) x(tx) JOIN outbox.%1$I e ON e.tx = x.tx)', partition)
-  INTO uncut USING pg_snapshot_xmax(done), ARRAY(SELECT pg_snapshot_xip(done));
-  RETURN uncut;
+  RETURN CASE
+    WHEN EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id >= low AND d.event_id < high)
+      OR EXISTS (SELECT FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids) u(id) WHERE u.id >= low AND u.id < high)
+      OR outbox.has_unseen(partition, (SELECT p.done FROM outbox.position p ORDER BY p.id DESC LIMIT 1), high)
+      THEN 'still needed'
+    -- Delivered since somebody last looked; or missing, and still to be repaired.
+    WHEN EXISTS (SELECT FROM outbox.proof p CROSS JOIN LATERAL unnest(p.open_events) u(id)
+                 WHERE p.due_at IS NOT NULL AND p.oldest < (day + 1)::timestamp AT TIME ZONE 'UTC'
+                   AND u.id >= low AND u.id < high) THEN 'open in the proof'
+    WHEN outbox.has_unseen(partition, outbox.proved(), high) THEN 'not proved yet' END;
+END $$;
+
+-- The same of a day of history: a proof is still to come that would miss it. An hour is for what was being recorded at its end.
+CREATE FUNCTION outbox.attempt_day_needed(day date) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE after CONSTANT timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+BEGIN
+  RETURN CASE WHEN outbox.looked_at_until() < after + interval '1 hour'
+                OR outbox.has_unseen('event', outbox.proved(), outbox.uuid_floor(after)) THEN 'not proved yet' END;
 END $$;
 
 -- Drops a day of the log or of the history, unless it is still needed; says what it did.
@@ -60,23 +93,23 @@ END $$;
 -- Then nobody can come to need the day between the question and the drop.
 CREATE FUNCTION outbox.drop_partition(parent text, partition text, day date) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  needed text := CASE parent WHEN 'event' THEN outbox.event_day_needed(partition, day) ELSE outbox.attempt_day_needed(day) END;
 BEGIN
-  IF parent = 'event' THEN
-    IF outbox.partition_needed(partition, day) THEN
-      RETURN 'kept (still needed)';
-    END IF;
+  IF needed IS NULL AND parent = 'event' THEN
     LOCK TABLE ONLY outbox.event IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('LOCK TABLE outbox.%I IN ACCESS EXCLUSIVE MODE', partition);
-    IF outbox.partition_needed(partition, day) THEN
-      RETURN 'kept (still needed)';
-    END IF;
+    needed := outbox.event_day_needed(partition, day);
+  END IF;
+  IF needed IS NOT NULL THEN
+    RETURN format('kept (%s)', needed);
   END IF;
   EXECUTE format('DROP TABLE outbox.%I', partition);
   RETURN 'dropped';
 END $$;
 
--- Creates partitions ahead, drops those past retention, deletes old dead letters, trims outbox.position. Any number may
--- run; one works. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
+-- Creates partitions ahead, drops those past retention, deletes old dead letters, trims outbox.position and outbox.proof.
+-- What a proof has still to look for stays until then (outbox.prove), whatever its age. Any number may run; one works. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
 -- queue behind somebody's long transaction. Returns what it did, a line each.
 -- What takes long comes first, what locks the log last: its locks are held until the end.
 -- SECURITY DEFINER: the dispatcher runs it, and must not otherwise be able to alter the schema.
@@ -98,6 +131,8 @@ BEGIN
     DELETE FROM outbox.dead_letter WHERE id IN (
       SELECT l.id FROM outbox.dead_letter l WHERE l.died_at < clock_timestamp() - outbox.setting('dead_letter_retention')::interval
         AND l.seq IS NULL  -- those that hold a key stay: without them nothing would ever wake it
+        AND l.died_at < outbox.looked_at_until()
+        AND NOT EXISTS (SELECT FROM outbox.event e WHERE e.id = l.event_id AND NOT pg_visible_in_snapshot(e.tx, outbox.proved()))
       ORDER BY l.died_at LIMIT 10000);
     GET DIAGNOSTICS removed = ROW_COUNT;
     IF removed > 0 THEN
@@ -121,9 +156,21 @@ BEGIN
     WHERE e.id < outbox.uuid_floor(first_event_day::timestamp AT TIME ZONE 'UTC')
       AND pg_visible_in_snapshot(e.tx, (SELECT x.done FROM outbox.position x ORDER BY x.id DESC LIMIT 1))
       AND NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = e.id)
-      AND NOT EXISTS (SELECT FROM outbox.batch b WHERE e.id = ANY (b.event_ids));
-    DELETE FROM outbox.past_subscription s WHERE s.ended_at < first_event_day::timestamp AT TIME ZONE 'UTC';
-    DELETE FROM outbox.attempt_default WHERE at < first_attempt_day::timestamp AT TIME ZONE 'UTC';
+      AND NOT EXISTS (SELECT FROM outbox.batch b WHERE e.id = ANY (b.event_ids))
+      AND pg_visible_in_snapshot(e.tx, outbox.proved())
+      AND NOT EXISTS (SELECT FROM outbox.proof x WHERE x.due_at IS NOT NULL AND x.oldest <= e.created_at
+                      AND x.newest >= e.created_at AND e.id = ANY (x.open_events));
+    IF NOT outbox.has_unseen('event', outbox.proved(), outbox.uuid_floor(first_event_day::timestamp AT TIME ZONE 'UTC')) THEN
+      DELETE FROM outbox.past_subscription s WHERE s.ended_at < first_event_day::timestamp AT TIME ZONE 'UTC';
+      DELETE FROM outbox.skipped s WHERE s.event_id < outbox.uuid_floor(first_event_day::timestamp AT TIME ZONE 'UTC');
+    END IF;
+    IF outbox.attempt_day_needed(first_attempt_day - 1) IS NULL THEN
+      DELETE FROM outbox.attempt_default WHERE at < first_attempt_day::timestamp AT TIME ZONE 'UTC';
+    END IF;
+    -- The newest row says how far the proof has come.
+    DELETE FROM outbox.proof x
+    WHERE x.due_at IS NULL AND x.id < (SELECT max(y.id) FROM outbox.proof y)
+      AND coalesce(x.newest, x.proved_at) < clock_timestamp() - outbox.setting('proof_retention')::interval;
   EXCEPTION WHEN lock_not_available THEN
     action := 'postponed (locked)'; subject := 'deleting old rows';
     RETURN NEXT;
@@ -206,6 +253,7 @@ BEGIN
   PERFORM outbox.settle(2147483647);
   UPDATE outbox.subscription SET since = NULL;
   DELETE FROM outbox.past_subscription;
+  DELETE FROM outbox.proof;
   -- A transaction counts as over in its own snapshot once one with a higher id has ended; ours is still to come.
   here := pg_current_snapshot();
   IF own < pg_snapshot_xmax(here) THEN
@@ -213,6 +261,7 @@ BEGIN
       (SELECT string_agg(x::text, ',' ORDER BY x) FROM (SELECT own AS x UNION SELECT pg_snapshot_xip(here)) x))::pg_snapshot;
   END IF;
   INSERT INTO outbox.position (done, target, events) VALUES (here, here, 0);
+  INSERT INTO outbox.proof (done, target) VALUES (here, here);  -- begins anew, too: what was before is the original's
   UPDATE outbox.anchor a SET system_identifier = c.system_identifier, database_oid = d.oid, anchored_at = clock_timestamp()
   FROM pg_control_system() c, pg_database d WHERE d.datname = current_database();
   RETURN pending;

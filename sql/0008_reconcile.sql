@@ -1,91 +1,13 @@
--- Martlet 0008: the reconciler: proves that nothing went missing, and says what is stuck or failing.
+-- Martlet 0008: the reconciler: says what the proof misses (0013), and what is stuck or failing.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(8, 'reconcile');
-
--- Conservation, from the tables alone. Of the newest `max_events` events since `since` that have been cut, every pair with
--- an endpoint that was certainly subscribed at the cut (subscription.since), with a filter that the event matches, must be
--- delivered, waiting, in flight, or dead.
--- Returns one row of counts, `missing` first among equals: 0 is the proof. `missing_pairs` names up to 100 as event/endpoint.
--- One statement, thus one snapshot: a pair moving between tables is seen in exactly one of them.
--- Cost: a few index probes per pair of the period, and where there is a filter, its evaluation; nothing counts history.
-CREATE FUNCTION outbox.conservation(since timestamptz, max_events int DEFAULT 100000, max_named int DEFAULT 100)
-RETURNS TABLE (events bigint, oldest timestamptz, pairs bigint, delivered bigint, waiting bigint, in_flight bigint, dead bigint,
-               missing bigint, missing_pairs text[])
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-  WITH position AS MATERIALIZED (
-    SELECT p.done, p.target, p.after_tx, p.after_id FROM outbox.position p ORDER BY p.id DESC LIMIT 1
-  ), recent AS MATERIALIZED (
-    SELECT e.id, e.tx, e.tenant, e.type, e.created_at FROM outbox.event e, position p
-    WHERE e.id >= outbox.uuid_floor(conservation.since)
-      AND (pg_visible_in_snapshot(e.tx, p.done)
-           OR (pg_visible_in_snapshot(e.tx, p.target) AND (e.tx, e.id) <= (p.after_tx, p.after_id)))
-    ORDER BY e.id DESC LIMIT max_events
-  ), kind AS MATERIALIZED (
-    SELECT DISTINCT r.tenant, r.type FROM recent r
-  ), route AS MATERIALIZED (
-    SELECT k.tenant, k.type, s.endpoint_id, s.since, s.until, s.filter
-    FROM kind k CROSS JOIN LATERAL unnest(outbox.patterns(k.type)) p(pattern)
-    CROSS JOIN LATERAL (
-      SELECT s.endpoint_id, s.since, NULL::pg_snapshot AS until, s.filter FROM outbox.subscription s
-      WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND s.since IS NOT NULL
-      UNION ALL
-      SELECT s.endpoint_id, s.since, s.until, s.filter FROM outbox.past_subscription s
-      WHERE s.tenant = k.tenant AND s.pattern = p.pattern AND EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = s.endpoint_id)) s
-  ), flying AS MATERIALIZED (
-    SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f
-  ), pair AS (
-    SELECT r.id, r.endpoint_id,
-      EXISTS (SELECT FROM outbox.attempt a
-              WHERE a.event_id = r.id AND a.endpoint_id = r.endpoint_id AND a.outcome = 'delivered') AS delivered,
-      EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = r.id AND d.endpoint_id = r.endpoint_id) AS waiting,
-      EXISTS (SELECT FROM outbox.dead_letter l WHERE l.event_id = r.id AND l.endpoint_id = r.endpoint_id) AS dead,
-      (r.id, r.endpoint_id) IN (SELECT f.event_id, f.endpoint_id FROM flying f) AS flying
-    FROM (SELECT DISTINCT r.id, t.endpoint_id FROM recent r
-          JOIN route t ON t.tenant = r.tenant AND t.type = r.type AND r.tx >= t.since AND (t.until IS NULL OR pg_visible_in_snapshot(r.tx, t.until))
-          WHERE t.filter IS NULL OR outbox.matches(t.filter, (
-            SELECT outbox.filter_document(e.type, e.tenant, e.key, e.payload, e.metadata) FROM outbox.event e WHERE e.id = r.id))) r
-  )
-  SELECT (SELECT count(*) FROM recent), (SELECT min(r.created_at) FROM recent r), count(*),
-         count(*) FILTER (WHERE p.delivered AND NOT p.waiting AND NOT p.dead AND NOT p.flying),
-         count(*) FILTER (WHERE p.waiting AND NOT p.flying), count(*) FILTER (WHERE p.flying),
-         count(*) FILTER (WHERE p.dead AND NOT p.waiting AND NOT p.flying),
-         count(*) FILTER (WHERE NOT (p.delivered OR p.waiting OR p.dead OR p.flying)),
-         (array_agg(p.id || '/' || p.endpoint_id ORDER BY p.id) FILTER (WHERE NOT (p.delivered OR p.waiting OR p.dead OR p.flying)))[1:max_named]
-  FROM pair p
-$$;
-
--- Puts the deliveries that outbox.conservation misses, and no others, back into outbox.delivery, due now; returns them.
--- Whose history was deleted may arrive a second time. One repair at a time: the next sees what the last put back.
-CREATE FUNCTION outbox.repair(since interval DEFAULT '1 hour', max_events int DEFAULT 100000)
-RETURNS TABLE (event_id uuid, endpoint_id bigint)
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-DECLARE
-  events uuid[];
-  endpoints bigint[];
-  keys text[];
-BEGIN
-  PERFORM outbox.do_not_linger();
-  PERFORM outbox.require_read_committed();
-  PERFORM pg_advisory_xact_lock(1296126548, 3);
-  PERFORM outbox.stamp_subscriptions();
-  SELECT array_agg(e.id ORDER BY e.id), array_agg(ep.id ORDER BY e.id), array_agg(CASE WHEN ep.ordered THEN e.key END ORDER BY e.id)
-  INTO events, endpoints, keys
-  FROM outbox.conservation(clock_timestamp() - least(since, outbox.setting('attempt_retention')::interval), max_events, 2147483647) c
-  CROSS JOIN LATERAL unnest(c.missing_pairs) m(pair)
-  JOIN outbox.event e ON e.id = split_part(m.pair, '/', 1)::uuid
-  JOIN outbox.endpoint ep ON ep.id = split_part(m.pair, '/', 2)::bigint;
-  IF events IS NOT NULL THEN
-    PERFORM outbox.park(events, endpoints, keys, array_fill(clock_timestamp(), ARRAY[cardinality(events)]));
-  END IF;
-  RETURN QUERY SELECT u.event, u.endpoint FROM unnest(events, endpoints) u(event, endpoint);
-END $$;
 
 -- What outbox.reconcile returns, unsorted. `severity`: critical (events are lost, or nothing moves), warning (somebody should
 -- look), unchecked (it could not be checked, which is not health), info, ok. `finding` is a stable name for programs, `detail`
 -- plain words, `remedy` what to do: statements in it end with a semicolon and can be typed as they are.
 CREATE FUNCTION outbox.findings(
-  since interval DEFAULT '1 hour', max_events int DEFAULT 100000, uncut_after interval DEFAULT '1 min',
+  since interval DEFAULT '1 hour', uncut_after interval DEFAULT '1 min',
   overdue_after interval DEFAULT '5 min', failing_after interval DEFAULT '5 min', transaction_after interval DEFAULT '10 min'
 ) RETURNS TABLE (severity text, finding text, subject text, detail text, remedy text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -93,27 +15,12 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS
 DECLARE
   now CONSTANT timestamptz := clock_timestamp();
   last outbox.position;
-  c record;
 BEGIN
-  PERFORM outbox.stamp_subscriptions();
   SELECT * INTO last FROM outbox.position ORDER BY id DESC LIMIT 1;
 
   RETURN QUERY SELECT 'critical', 'restored copy', 'database', p,
     'If this copy shall send, as the owner of the schema: SELECT outbox.reanchor(''now''); or SELECT outbox.reanchor(''last_cut''); then start a dispatcher.'
     FROM outbox.anchor_problem() p WHERE p IS NOT NULL;
-
-  -- No further back than history goes: without it what was delivered would look lost.
-  SELECT * INTO c FROM outbox.conservation(now - least(since, outbox.setting('attempt_retention')::interval), max_events);
-  IF c.missing > 0 THEN
-    RETURN QUERY SELECT 'critical', 'missing deliveries', 'event ' || split_part(m, '/', 1) || ', endpoint ' || split_part(m, '/', 2),
-      'the event was cut for this endpoint, and is neither delivered, waiting, in flight nor dead',
-      format('SELECT * FROM outbox.repair(%L); sends all that are missing (martlet reconcile --repair). Find out who deleted them.', since)
-      FROM unnest(c.missing_pairs) m;
-    IF c.missing > 100 THEN
-      RETURN QUERY SELECT 'critical', 'missing deliveries', (c.missing - 100) || ' more', 'the first hundred are named above',
-        format('SELECT * FROM outbox.repair(%L); sends them, too.', since);
-    END IF;
-  END IF;
 
   RETURN QUERY
     SELECT CASE WHEN EXISTS (SELECT FROM outbox.delivery) OR EXISTS (SELECT FROM outbox.batch) OR u.waits THEN 'critical' ELSE 'warning' END,
@@ -265,22 +172,79 @@ BEGIN
       format('the role %s may not see other sessions'' transactions', current_user), format('GRANT pg_read_all_stats TO %I;', current_user);
   END IF;
 
-  IF c.missing = 0 THEN
-    RETURN QUERY SELECT 'ok', 'conservation', format('%s events since %s', c.events, coalesce(c.oldest, now - since)),
-      format('%s deliveries = %s delivered + %s waiting + %s in flight + %s dead; 0 missing', c.pairs, c.delivered, c.waiting, c.in_flight, c.dead)
-      || CASE WHEN c.events >= max_events THEN format(' (the newest %s events of the period)', max_events) ELSE '' END, NULL::text;
-  END IF;
 END $$;
 
--- The reconciler's findings, worst first.
+-- The same of conservation, for the events of a period. `figures`: the counts in the words, for programs.
+CREATE FUNCTION outbox.conservation_findings(since timestamptz, until timestamptz, max_events int)
+RETURNS TABLE (severity text, finding text, subject text, detail text, remedy text, figures jsonb)
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+  now CONSTANT timestamptz := clock_timestamp();
+  c record;
+  elsewhere record;
+BEGIN
+  PERFORM outbox.stamp_subscriptions();
+  SELECT * INTO c FROM outbox.conservation(conservation_findings.since, conservation_findings.until, max_events);
+  RETURN QUERY
+    SELECT CASE WHEN c.missing > 0 THEN 'critical' ELSE 'ok' END, 'conservation',
+      format('%s events created %s', c.events, CASE WHEN c.events > 0
+        THEN format('from %s to %s', date_trunc('second', c.oldest), date_trunc('second', c.newest))
+        ELSE format('since %s', date_trunc('second', greatest(conservation_findings.since, c.begins))) END),
+      concat_ws('; ', format('%s deliveries = %s delivered + %s waiting + %s in flight + %s dead', c.pairs, c.delivered, c.waiting, c.in_flight, c.dead)
+          || CASE WHEN c.missing > 0 THEN format(' + %s MISSING', c.missing) ELSE '; 0 missing' END,
+        CASE WHEN c.skipped > 0 THEN format('besides, %s were passed over because filters took too long', c.skipped) END,
+        CASE WHEN c.as_of IS NOT NULL THEN format('what is waiting or in flight was last looked at %s or later', date_trunc('second', c.as_of)) END,
+        CASE WHEN NOT c.complete THEN 'more was cut than the proof has come to, and is not counted here' END,
+        CASE WHEN c.begins > conservation_findings.since THEN format('the proof begins %s', date_trunc('second', c.begins)) END),
+      CASE WHEN c.skipped > 0 THEN 'SELECT * FROM outbox.skipped; names what was passed over, SELECT outbox.resend(event, endpoint) sends one all the same.' END,
+      (to_jsonb(c) - 'missing_pairs') || jsonb_build_object('since', conservation_findings.since, 'until', conservation_findings.until);
+  RETURN QUERY
+    SELECT 'critical', 'missing deliveries', 'event ' || split_part(m, '/', 1) || ', endpoint ' || split_part(m, '/', 2),
+      'the event was cut for this endpoint, and is neither delivered, waiting, in flight nor dead'
+        || CASE WHEN e.id IS NULL THEN '; nor is the event in the log any more: it cannot be sent' ELSE '' END,
+      'SELECT * FROM outbox.repair(); sends all that are missing (martlet reconcile --repair). Find out who deleted them.', NULL::jsonb
+    FROM unnest(c.missing_pairs) m LEFT JOIN outbox.event e ON e.id = split_part(m, '/', 1)::uuid;
+  IF c.missing > 100 THEN
+    RETURN QUERY SELECT 'critical', 'missing deliveries', (c.missing - 100) || ' more', 'the first hundred are named above',
+      'SELECT * FROM outbox.repair(); sends them, too.', NULL::jsonb;
+  END IF;
+  SELECT count(*) AS missing, min(p.oldest) AS oldest, max(p.newest) AS newest INTO elsewhere
+  FROM outbox.proof p CROSS JOIN LATERAL outbox.pair_states(p.open_events, p.open_endpoints, p.proved_at - interval '1 hour') s
+  WHERE p.due_at IS NOT NULL AND p.missing > 0 AND s.state = 'missing'
+    AND NOT (p.newest >= conservation_findings.since AND p.oldest < conservation_findings.until);
+  IF elsewhere.missing > 0 THEN
+    RETURN QUERY SELECT 'critical', 'missing deliveries', elsewhere.missing || ' of other times',
+      format('of events created from %s to %s', date_trunc('second', elsewhere.oldest), date_trunc('second', elsewhere.newest)),
+      format('SELECT unnest(missing_pairs) FROM outbox.conservation(%L, %L); names them (martlet reconcile --since %1$L), SELECT * FROM outbox.repair(); sends them.',
+        elsewhere.oldest, elsewhere.newest + interval '1 s'), NULL::jsonb;
+  END IF;
+  RETURN QUERY
+    SELECT 'warning', 'proof is behind', 'the ledger',
+      format('events cut since %s are not in it yet; days of the log and of history are kept until they are', date_trunc('second', c.unproved_since)),
+      'Dispatchers go on with it every minute; look at their logs. By hand, until it returns nothing: SELECT * FROM outbox.prove();', NULL::jsonb
+    WHERE c.unproved_since < now - interval '1 hour';
+END $$;
+
+-- The reconciler's findings, worst first. The period of which conservation is proved begins `since` ago, and ends `until` ago.
 CREATE FUNCTION outbox.reconcile(
   since interval DEFAULT '1 hour', max_events int DEFAULT 100000, uncut_after interval DEFAULT '1 min',
-  overdue_after interval DEFAULT '5 min', failing_after interval DEFAULT '5 min', transaction_after interval DEFAULT '10 min'
-) RETURNS TABLE (severity text, finding text, subject text, detail text, remedy text)
+  overdue_after interval DEFAULT '5 min', failing_after interval DEFAULT '5 min', transaction_after interval DEFAULT '10 min',
+  until interval DEFAULT '0 s'
+) RETURNS TABLE (severity text, finding text, subject text, detail text, remedy text, figures jsonb)
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT f.severity, f.finding, f.subject, f.detail, f.remedy
-  FROM outbox.findings(since, max_events, uncut_after, overdue_after, failing_after, transaction_after)
-    WITH ORDINALITY f(severity, finding, subject, detail, remedy, place)
-  ORDER BY array_position('{critical,warning,unchecked,info,ok}', f.severity), f.place
+  WITH period AS (
+    SELECT CASE WHEN since > '1000 years' THEN '-infinity' ELSE clock_timestamp() - since END AS begins,
+           CASE WHEN until > '0 s' THEN clock_timestamp() - until ELSE 'infinity' END AS ends
+  ), found AS (
+    SELECT 1 AS part, f.* FROM period p, outbox.conservation_findings(p.begins, p.ends, max_events)
+      WITH ORDINALITY f(severity, finding, subject, detail, remedy, figures, place)
+    UNION ALL
+    SELECT 2, f.severity, f.finding, f.subject, f.detail, f.remedy, NULL, f.place
+    FROM outbox.findings(since, uncut_after, overdue_after, failing_after, transaction_after)
+      WITH ORDINALITY f(severity, finding, subject, detail, remedy, place)
+  )
+  SELECT f.severity, f.finding, f.subject, f.detail, f.remedy, f.figures FROM found f
+  ORDER BY array_position('{critical,warning,unchecked,info,ok}', f.severity), f.part, f.place
 $$;
 COMMIT;

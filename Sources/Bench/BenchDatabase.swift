@@ -76,7 +76,7 @@ struct BenchDatabase: Sendable {
     let found = try await numbers(
       """
       SELECT pairs, delivered, waiting, in_flight, dead, missing
-      FROM outbox.conservation(clock_timestamp() - interval '1 day', 100000000)
+      FROM outbox.conservation(clock_timestamp() - interval '1 day', max_events => 100000000)
       """
     ).map { Int($0) }
     return Conservation(

@@ -77,7 +77,7 @@ struct Scene: Sendable {
       if let failure { throw failure }
       try await settle()
       let missing = try await observer.int(
-        "SELECT missing FROM outbox.conservation(now() - interval '1 day', 10000000)"
+        "SELECT missing FROM outbox.conservation(now() - interval '1 day', max_events => 10000000)"
       )
       try await crew.dismiss()
       let account = Account(journal: journal.snapshot, arrivals: mailbox.arrivals, incidents: incidents)

@@ -3,13 +3,16 @@ import OutboxStore
 import Postgres
 import SecretSealing
 
-/// Partitions ahead, retention behind, secrets sealed, now and then. On a session of its own: it may take minutes, and that
+/// Partitions ahead, retention behind, the proof of conservation, secrets sealed, now and then. On a session of its own: it may take minutes, and that
 /// must cost nobody the lease. What fails is logged and tried again next time; delivery does not depend on it.
 struct Maintenance {
   let database: ConnectionConfiguration
   let every: Duration
   let keyring: Keyring
   let logger: Logger
+
+  /// How many steps of the proof are done in a row, each of up to 10,000 events: nothing else may wait long for it.
+  static let proofSteps = 100
 
   /// Until the task is cancelled.
   func run() async {
@@ -22,6 +25,7 @@ struct Maintenance {
     repeat {
       // First, because it is quick: a secret stays in plain for as short a time as can be.
       await attempt("sealing secrets failed; it is tried again") { try await seal(session, &told) }
+      await attempt("the proof of conservation failed; it is tried again") { try await prove(session) }
       await attempt("maintenance failed; it is tried again") { try await maintain(session) }
     } while (try? await Task.sleep(for: every)) != nil
   }
@@ -34,12 +38,16 @@ struct Maintenance {
     } catch {}
   }
 
-  private func maintain(_ session: Session) async throws {
-    let actions = try await session.withConnection { connection in
+  private func prove(_ session: Session) async throws {
+    try await session.withConnection { connection in
       let store = OutboxStore(connection)
       try store.stampSubscriptions()
-      return try store.maintain()
+      try store.prove(steps: Self.proofSteps)
     }
+  }
+
+  private func maintain(_ session: Session) async throws {
+    let actions = try await session.withConnection { try OutboxStore($0).maintain() }
     for action in actions {
       logger.log(
         level: action.hasPrefix("failed") ? .error : .info,

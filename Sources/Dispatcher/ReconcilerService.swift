@@ -20,7 +20,11 @@ package struct ReconcilerService: Service {
     await cancelWhenGracefulShutdown {
       while (try? await Task.sleep(for: every)) != nil {
         do {
-          let findings = try await session.withConnection { try OutboxStore($0).reconcile() }
+          let findings = try await session.withConnection { connection in
+            let store = OutboxStore(connection)
+            try store.prove(steps: Maintenance.proofSteps)
+            return try store.reconcile()
+          }
           for finding in findings { finding.log(logger) }
         } catch  where !Task.isCancelled {
           logger.error("the reconciler could not look", metadata: ["error": "\(error)"])

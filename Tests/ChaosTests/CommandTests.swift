@@ -390,6 +390,45 @@ import Testing
     #expect(try await martlet("event", "publish", "a", deep).errors.contains("nested too deeply"))
     #expect(try await martlet("reconcile", "--since", "yesteryear").status == 2)
     #expect(try await martlet("reconcile", "--since", "7 days").output.contains("conservation"))
+    #expect(try await martlet("reconcile", "--since", "1 day", "--until", "yesteryear").status == 2)
+    let empty = try await martlet("reconcile", "--since", "1 day", "--until", "2 days")
+    #expect(empty.status == 2 && empty.errors.contains("the period is empty"))
+  }
+
+  /// A period with two ends, as people and as programs read it; and the repair of what is missing in it, and nothing else.
+  @Test func reconcileProvesAPeriodAndRepairsIt() async throws {
+    let database = try await TestDatabase.make()
+    let environment = ["DATABASE_URL": database.connectionString]
+    func martlet(_ arguments: String...) async throws -> MartletProcess.Result {
+      try await MartletProcess.run(["reconcile"] + arguments, environment: environment)
+    }
+    func counts(_ arguments: String...) async throws -> [String: Int] {
+      let json = try await MartletProcess.run(["reconcile", "--json"] + arguments, environment: environment).output
+      let findings = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [[String: Any]])
+      let figures = try #require(findings.compactMap { $0["figures"] as? [String: Any] }.first)
+      return figures.compactMapValues { $0 as? Int }
+    }
+    let session = try await database.newSession()
+    try await session.withConnection { connection in
+      for statement in [
+        "SELECT outbox.add_endpoint('https://example.com'), outbox.add_endpoint('https://example.com')",
+        "SELECT outbox.stamp_subscriptions()",
+        "INSERT INTO outbox.event (type, payload) SELECT 't', '1' FROM generate_series(1, 5)",
+        "SELECT outbox.register('d', 'h', 1, 'v', '10 min')", "SELECT outbox.cut(1, 10, 0, 0, 1000)",
+        "SELECT outbox.prove(10, '0 s')", "DELETE FROM outbox.delivery WHERE seq IN (3, 8)",
+      ] { try connection.execute(statement) }
+    }
+    #expect(try await counts("--until", "1 hour", "--since", "1 day")["events"] == 0)
+    let lost = try await counts("--since", "yesterday")
+    #expect(lost["events"] == 5 && lost["pairs"] == 10 && lost["waiting"] == 8 && lost["missing"] == 2)
+    let told = try await martlet()
+    #expect(told.status == 1 && told.output.hasPrefix("CRITICAL: conservation: 5 events created from "))
+    #expect(told.output.contains("10 deliveries = 0 delivered + 8 waiting + 0 in flight + 0 dead + 2 MISSING"))
+    #expect(!(try await martlet("--repair", "--since", "1 day", "--until", "1 hour").output.contains("INFO: repaired")))
+    let repaired = try await martlet("--repair")
+    #expect(repaired.output.matches(of: /INFO: repaired: event/).count == 2)
+    #expect(repaired.output.contains("10 deliveries = 0 delivered + 10 waiting + 0 in flight + 0 dead; 0 missing"))
+    #expect(try await session.withConnection { try $0.query("SELECT 1 FROM outbox.delivery").count } == 10)
   }
 
   @Test func reconcileSaysWhatItWaitsForInsteadOfWaiting() async throws {

@@ -82,7 +82,7 @@ package final class TestDatabase: Sendable {
 
   /// What the reconciler has to say of conservation: the number of missing deliveries, over everything in the log.
   package func missing() async throws -> Int {
-    try await int("SELECT missing FROM outbox.conservation(now() - interval '1 day', 10000000)")
+    try await int("SELECT missing FROM outbox.conservation(now() - interval '1 day', max_events => 10000000)")
   }
 }
 

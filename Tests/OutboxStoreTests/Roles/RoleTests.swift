@@ -7,7 +7,8 @@ import Testing
 @Suite struct RoleTests {
   static let everyTable = [
     "event", "endpoint", "endpoint_secret", "subscription", "position", "batch", "delivery", "attempt", "dead_letter",
-    "dispatcher", "endpoint_health", "filter_failure", "dedup", "setting", "anchor", "migration", "backlog",
+    "dispatcher", "endpoint_health", "filter_failure", "dedup", "setting", "anchor", "migration", "backlog", "proof",
+    "skipped",
     "endpoint_status", "delivery_status",
     "stuck", "in_flight",
   ]
@@ -42,7 +43,8 @@ import Testing
         "register('', '', 1, '')",
         "heartbeat(1)", "release(1)", "pause(1)", "add_endpoint('https://example.com')", "rotate_secret(1)",
         "redrive(1)",
-        "conservation(now())", "waiting()", "reanchor('now')", "stamp_subscriptions()", "anchor_problem()",
+        "conservation(now())", "prove()", "prove_again()", "repair()", "owed('{}')", "waiting()", "reanchor('now')",
+        "stamp_subscriptions()", "anchor_problem()",
         "explain(gen_random_uuid())",
       ].map { "SELECT outbox.\($0)" }
       for statement in refused {
@@ -68,7 +70,8 @@ import Testing
         "pause(\(endpoint))", "resume(\(endpoint))", "disable(\(other))", "rotate_secret(\(endpoint))",
         "redrive((SELECT min(id) FROM outbox.dead_letter))", "discard((SELECT max(id) FROM outbox.dead_letter))",
         "redrive_where(\(other))", "reconcile()", "maintain()", "recover()", "stamp_subscriptions()",
-        "conservation(now() - interval '1 hour')", "explain((SELECT min(id::text)::uuid FROM outbox.event))",
+        "conservation(now() - interval '1 hour')", "prove(10, '0 s')", "prove_again()", "repair()",
+        "explain((SELECT min(id::text)::uuid FROM outbox.event))",
         "waiting()",
         "release(\(worker.id))", "anchor_problem()",
       ]
@@ -86,6 +89,8 @@ import Testing
         "UPDATE outbox.endpoint_secret SET expires_at = now() WHERE secret LIKE 'whsec_A%'",
         "UPDATE outbox.event SET type = 'u'", "DELETE FROM outbox.event",
         "INSERT INTO outbox.position (done, target, events) VALUES ('1:1:', '1:1:', 0)",
+        "UPDATE outbox.proof SET missing = 0", "DELETE FROM outbox.proof", "DELETE FROM outbox.skipped",
+        "SELECT outbox.prove_row(1)",
         "UPDATE outbox.anchor SET system_identifier = 1", "DELETE FROM outbox.attempt", "DROP TABLE outbox.delivery",
         "ALTER TABLE outbox.event ADD x int", "CREATE TABLE outbox.mine ()", "SELECT outbox.reanchor('now')",
       ]
@@ -120,6 +125,7 @@ import Testing
         _ = try store.resync(dispatcher: worker.id, held: [])
         _ = try store.maintain()
         try store.stampSubscriptions()
+        #expect(try store.prove(settledFor: "0 s") == 1)
         #expect(try store.anchorProblem() == nil)
         #expect(try store.endpoints([endpoint]).first?.secrets.count == 1)
         #expect(try Migrator(store.connection).status() == .version(Migrator.newest))
@@ -135,7 +141,8 @@ import Testing
         "INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (1, 'whsec_AAAA')",
         "SELECT outbox.add_partition('event', '2020-01-01')", "SELECT outbox.reanchor('now')",
         "UPDATE outbox.anchor SET system_identifier = 1", "UPDATE outbox.setting SET value = '0'",
-        "DELETE FROM outbox.dead_letter", "DELETE FROM outbox.position",
+        "DELETE FROM outbox.dead_letter", "DELETE FROM outbox.position", "DELETE FROM outbox.proof",
+        "UPDATE outbox.proof SET missing = 0", "INSERT INTO outbox.proof (done, target) VALUES ('1:1:', '1:1:')",
         "INSERT INTO outbox.subscription VALUES ('', 't', 1)",
         "INSERT INTO outbox.event (tx, type, payload) VALUES ('3', 't', '1')",
         "INSERT INTO outbox.event (not_before, type, payload) VALUES (now(), 't', '1')",

@@ -15,7 +15,8 @@ import Testing
       )
       #expect(
         functions.map { $0[0] } == [
-          "check_transform", "disable_for_filter", "forget_endpoint", "maintain", "publish", "subscribe_endpoint",
+          "check_transform", "disable_for_filter", "forget_endpoint", "maintain", "prove", "prove_again",
+          "publish", "subscribe_endpoint",
         ]
       )
       #expect(functions.allSatisfy { $0[1]?.contains("search_path=pg_catalog, pg_temp") == true })

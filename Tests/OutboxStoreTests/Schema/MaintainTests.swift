@@ -42,6 +42,9 @@ import Testing
       let worker = try await Worker(database)
       let days = try await oldDays(worker.client, [30, 9, 8, 7, 6])
       _ = try await worker.drain()
+      let early = try await maintain(worker.client)
+      #expect(early == [days[0], days[1], days[2]].map { "kept (not proved yet) event_\($0)" })
+      #expect(try await worker.client.proveAll() == 1)
       let done = try await maintain(worker.client)
       #expect(done == [days[0], days[1], days[2]].map { "dropped event_\($0)" })
       #expect(try await worker.client.int("SELECT count(*) FROM outbox.event") == 2)
@@ -66,10 +69,13 @@ import Testing
       #expect(try await maintain(client) == kept, "not cut yet")
       let cut = try #require(try await worker.cut(events: 10, direct: 1))
       _ = try await worker.drain()
+      #expect(try await client.proveAll() == 1)
       #expect(try await maintain(client) == kept, "one is in a batch, one waits")
       try await worker.record(cut.outcomes(), finished: [cut.batch!])
+      try await client.store { try $0.proveAgain(try $0.period(since: "-infinity")) }
       #expect(try await maintain(client) == ["dropped event_\(days[0])", kept[1]])
       try await worker.record(try await worker.claim([cut.pairs[0].endpoint]).map { $0.outcome() })
+      try await client.store { try $0.proveAgain(try $0.period(since: "-infinity")) }
       #expect(try await maintain(client) == ["dropped event_\(days[1])"])
     }
   }
@@ -81,6 +87,7 @@ import Testing
       try await late.execute("BEGIN; SELECT pg_current_xact_id()")
       let day = try await oldDays(worker.client, [9])[0]
       _ = try await worker.drain()
+      #expect(try await worker.client.proveAll() == 1)
       try await late.execute(
         """
         INSERT INTO outbox.event (id, type, payload)
@@ -91,6 +98,8 @@ import Testing
       try await late.execute("COMMIT")
       #expect(try await maintain(worker.client) == ["kept (still needed) event_\(day)"])
       _ = try await worker.drain()
+      #expect(try await maintain(worker.client) == ["kept (not proved yet) event_\(day)"])
+      #expect(try await worker.client.proveAll() == 1)
       #expect(try await maintain(worker.client) == ["dropped event_\(day)"])
     }
   }
@@ -100,6 +109,7 @@ import Testing
       let (worker, holder) = (try await Worker(database), database.client())
       let days = try await oldDays(worker.client, [9])
       _ = try await worker.drain()
+      #expect(try await worker.client.proveAll() == 1)
       let last = try await worker.client.value(
         "SELECT max(partition) FROM outbox.partitions() WHERE parent = 'event' AND day IS NOT NULL"
       )!
@@ -202,6 +212,103 @@ import Testing
       try await worker.record(claimed.map { $0.outcome() })
       _ = try await maintain(client)
       #expect(try await client.int("SELECT count(*) FROM outbox.event_default") == 0)
+    }
+  }
+
+  /// A day of history goes when all that it can say has been noted; then what it said is in the ledger, and no loss.
+  @Test func historyStaysUntilWhatItSaysIsProved() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let client = worker.client
+      let endpoint = try await client.addEndpoint()
+      try await client.store { try $0.stampSubscriptions() }
+      try await client.publish(3)
+      let cut = try #require(try await worker.cut(direct: 1))
+      #expect(try await client.proveAll() == 1)
+      try await worker.record(cut.outcomes(), finished: [cut.batch!])
+      // Eight days later: two wait, one was delivered and nobody has looked since.
+      let day = try await client.value("SELECT to_char((now() AT TIME ZONE 'UTC')::date - 8, 'YYYYMMDD')")!
+      try await client.execute(
+        """
+        SELECT outbox.add_partition('attempt', '\(day)');
+        UPDATE outbox.attempt SET at = at - interval '8 days';
+        UPDATE outbox.proof SET began_at = began_at - interval '9 days', proved_at = proved_at - interval '9 days' WHERE due_at IS NOT NULL
+        """
+      )
+      #expect(try await maintain(client) == ["kept (not proved yet) attempt_\(day)"])
+      try await client.execute("UPDATE outbox.proof SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")
+      #expect(try await client.proveAll() == 0, "no new row")
+      #expect(try await maintain(client) == ["dropped attempt_\(day)"])
+      #expect(try await client.books() == [["3", "3", "1", "2", "0", "0", "0", "1", "0"]])
+      try await worker.record(try await worker.claim([endpoint]).map { $0.outcome() })
+      try await client.store { try $0.proveAgain(try $0.period(since: "-infinity")) }
+      #expect(try await client.books() == [["3", "3", "3", "0", "0", "0", "0", "1", "0"]])
+    }
+  }
+
+  /// Dead letters likewise; and the day of an event that is missing, so that it can be sent after all.
+  @Test func deadLettersAndLostEventsStayUntilTheyAreProved() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let client = worker.client
+      let endpoint = try await client.addEndpoint("event_types => '{t, old9}'")
+      try await client.store { try $0.stampSubscriptions() }
+      let day = try await oldDays(client, [9])[0]
+      try await client.execute("UPDATE outbox.event SET created_at = outbox.uuid_time(id)")
+      try await client.publish(1)
+      _ = try await worker.cut(direct: 0)
+      #expect(try await client.proveAll() == 1)
+      try await client.execute(
+        "DELETE FROM outbox.delivery WHERE event_id < outbox.uuid_floor(now() - interval '8 days')"
+      )
+      try await worker.record(try await worker.claim([endpoint]).map { $0.outcome(.failed, reason: "exhausted") })
+      try await client.execute(
+        """
+        UPDATE outbox.dead_letter SET died_at = died_at - interval '91 days';
+        UPDATE outbox.proof SET proved_at = proved_at - interval '92 days'
+        """
+      )
+      #expect(try await maintain(client) == ["kept (open in the proof) event_\(day)"])
+      try await client.store { try $0.proveAgain(try $0.period(since: "-infinity")) }
+      #expect(try await client.books() == [["2", "2", "0", "0", "0", "1", "1", "1", "0"]])
+      #expect(
+        try await maintain(client) == ["deleted 1 old dead letters", "kept (open in the proof) event_\(day)"]
+      )
+      #expect(try await client.int("SELECT count(*) FROM outbox.repair()") == 1)
+      try await worker.record(try await worker.claim([endpoint]).map { $0.outcome() })
+      try await client.store { try $0.proveAgain(try $0.period(since: "-infinity")) }
+      #expect(try await client.books() == [["2", "2", "1", "0", "0", "1", "0", "1", "0"]])
+      #expect(try await maintain(client) == ["dropped event_\(day)"])
+    }
+  }
+
+  @Test func rowsOfTheLedgerExpireUnlessSomethingInThemIsOpen() async throws {
+    try await withDatabase { database in
+      let worker = try await Worker(database)
+      let client = worker.client
+      try await client.addEndpoint()
+      try await client.store { try $0.stampSubscriptions() }
+      for direct in [10, 0, 10, 10] {
+        try await client.publish(2)
+        if let cut = try await worker.cut(direct: direct), let batch = cut.batch {
+          try await worker.record(cut.outcomes(), finished: [batch])
+        }
+        #expect(try await client.proveAll() == 1)
+      }
+      try await client.execute(
+        "UPDATE outbox.proof SET newest = newest - interval '91 days' WHERE id < (SELECT max(id) - 1 FROM outbox.proof)"
+      )
+      _ = try await maintain(client)
+      #expect(
+        try await client.column("SELECT waiting FROM outbox.proof ORDER BY id") == ["0", "2", "0", "0"],
+        "the first has no events"
+      )
+      try await client.execute("UPDATE outbox.setting SET value = '0 s' WHERE name = 'proof_retention'")
+      _ = try await maintain(client)
+      #expect(
+        try await client.column("SELECT waiting FROM outbox.proof ORDER BY id") == ["2", "0"],
+        "the newest says how far it is"
+      )
     }
   }
 
