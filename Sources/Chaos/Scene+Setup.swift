@@ -89,7 +89,7 @@ extension Scene {
       pooler = made
     default: break
     }
-    let clocks = fault == .clock ? try Clocks.library.map { try Clocks(library: $0, directory: logs) } : nil
+    let clocks = fault == .clock ? try HostClock.library.map { try Clocks(library: $0, directory: logs) } : nil
     return Scene(
       fault: fault,
       servers: servers,

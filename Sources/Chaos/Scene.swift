@@ -28,12 +28,18 @@ struct Scene: Sendable {
   /// With nothing arriving for so long, what is missing counts as lost.
   static let patience = Duration.seconds(45)
 
+  var saboteur: Saboteur {
+    Saboteur(crew: crew, servers: servers, observer: observer, databaseLinks: databaseLinks) { [mailbox] crash in
+      mailbox.arrived(since: crash - Observer.margin)
+    }
+  }
+
   /// What prevents this fault here, in words; nil if nothing does.
   static func obstacle(to fault: Fault) -> String? {
     switch fault {
     case .diskFull where geteuid() != 0: "needs root, to mount a small file system"
     case .pooler where Pooler.program == nil: "pgbouncer is not installed"
-    case .clock where Clocks.library == nil:
+    case .clock where HostClock.library == nil:
       "libHostClock.so is not beside the executable: swift build --product HostClock"
     default: nil
     }
@@ -56,7 +62,7 @@ struct Scene: Sendable {
     return try await withThrowingTaskGroup(of: Void.self) { group in
       defer { group.cancelAll() }
       group.addTask { try await crew.supervise() }
-      for place in 0..<Crew.size { try await ready(place) }
+      for place in 0..<Crew.size { try await saboteur.ready(place) }
       async let publishing: Void = publish { isOver.isSet }
       var incidents: [Incident] = []
       var random = SeededGenerator(seed: seed, stream: 1)
@@ -131,15 +137,6 @@ struct Scene: Sendable {
     }
   }
 
-  /// Waits until a dispatcher has its lease.
-  func ready(_ place: Int) async throws {
-    try await eventually("dispatcher \(place) has a lease", within: .seconds(40)) {
-      guard let pid = crew.child(place)?.pid else { return false }
-      return try await observer.int(
-        "SELECT count(*) FROM outbox.dispatcher WHERE pid = \(pid) AND expires_at > clock_timestamp()"
-      ) > 0
-    }
-  }
 }
 
 /// Set once, read by many.

@@ -18,8 +18,11 @@ struct ChaosCommand: AsyncParsableCommand {
       were in flight then; order counts what came before its predecessor of the same key was answered; pause is the \
       longest time without any arrival.
 
+      `martlet chaos endurance` is one long run with millions of deliveries.
+
       Exit status: 0 nothing was lost, phantom or out of order, and every repetition is explained; 1 otherwise.
-      """
+      """,
+    subcommands: [Endurance.self, Publisher.self]
   )
 
   @Argument(

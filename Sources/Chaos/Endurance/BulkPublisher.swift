@@ -1,0 +1,153 @@
+import Foundation
+import Postgres
+import Rig
+
+/// A client of the application that publishes as much as it is permitted, a hundred events a transaction: committed, rolled
+/// back, with a savepoint rolled back, open for a while, two-phase both ways.
+///
+/// The numbers of its events say whose they are and which key they have. Nobody else publishes for its keys, so their
+/// numbers are in the order of commits.
+struct BulkPublisher {
+  static let count = 3
+  static let eventsPerTransaction = 100
+  static let schema = """
+    CREATE TABLE app_batch (id bigint PRIMARY KEY);
+    GRANT SELECT, INSERT ON app_batch TO app;
+    """
+
+  /// A transaction, and what became of it. `first` counts this publisher's events.
+  struct Batch: Codable, Sendable {
+    var publisher: Int
+    var first: Int
+    var count: Int
+    /// So many of the first ones were not rolled back to a savepoint.
+    var kept: Int
+    var isCommitted: Bool
+    /// COMMIT got no answer.
+    var wasLookedUp: Bool
+
+    func number(_ index: Int) -> Int { (first + index) * BulkPublisher.count + publisher }
+  }
+
+  private enum Kind {
+    case plain, rolledBack, savepoint, long, prepared, unprepared
+  }
+
+  /// An eighth of the events have a key, of which each publisher has so many.
+  private static let keys = 64
+  static func key(of number: Int) -> Int? {
+    let index = number / count
+    return index % 8 == 0 ? index / 8 % keys * count + number % count : nil
+  }
+
+  private let session: Session
+  private let publisher: Int
+  private var random: SeededGenerator
+  private var next = 0
+
+  init(database: String, publisher: Int, seed: UInt64) {
+    session = Session(.init(connectionString: database, applicationName: "publisher"), name: "publisher")
+    self.publisher = publisher
+    random = SeededGenerator(seed: seed, stream: 10 + publisher)
+  }
+
+  /// Publishes until it is not permitted any more.
+  func run(socket: String) async throws {
+    let copy = self
+    try await session.run { connected in
+      var publisher = copy
+      try PublisherLine.work(socket) { try publisher.publish(connected) }
+    }
+  }
+
+  private mutating func publish(_ connected: () throws(PostgresError) -> Connection) throws -> Batch {
+    let kind: Kind =
+      switch Int.random(in: 0..<1000, using: &random) {
+      case 0..<40: .rolledBack
+      case 40..<80: .savepoint
+      case 80..<85: .long
+      case 85..<110: .prepared
+      case 110..<130: .unprepared
+      default: .plain
+      }
+    let pause = Double.random(in: 0.2...1.5, using: &random)
+    let count = Self.eventsPerTransaction
+    var batch = Batch(
+      publisher: publisher,
+      first: next,
+      count: count,
+      kept: kind == .savepoint ? count / 2 : count,
+      isCommitted: kind != .rolledBack && kind != .unprepared,
+      wasLookedUp: false
+    )
+    next += count
+    do {
+      try work(kind, batch, pause, connected())
+    } catch let error as PostgresError {
+      batch.wasLookedUp = true
+      batch.isCommitted = try lookUp(batch.number(0), connected, after: error)
+    }
+    return batch
+  }
+
+  private func work(_ kind: Kind, _ batch: Batch, _ pause: Double, _ connection: Connection) throws {
+    let id = batch.number(0)
+    try connection.execute("BEGIN")
+    _ = try connection.query("INSERT INTO app_batch VALUES ($1)", [.int8(Int64(id))])
+    try insert(batch.first, batch.kept, connection)
+    if batch.kept < batch.count {
+      try connection.execute("SAVEPOINT s")
+      try insert(batch.first + batch.kept, batch.count - batch.kept, connection)
+      try connection.execute("ROLLBACK TO SAVEPOINT s")
+    }
+    if kind == .long { Thread.sleep(forTimeInterval: pause) }
+    switch kind {
+    case .plain, .savepoint, .long: try connection.execute("COMMIT")
+    case .rolledBack: try connection.execute("ROLLBACK")
+    case .prepared:
+      try connection.execute("PREPARE TRANSACTION 'bulk-\(id)'")
+      try connection.execute("COMMIT PREPARED 'bulk-\(id)'")
+    case .unprepared:
+      try connection.execute("PREPARE TRANSACTION 'bulk-\(id)'")
+      try connection.execute("ROLLBACK PREPARED 'bulk-\(id)'")
+    }
+  }
+
+  /// About 500 bytes as a request's body. The key is what ``key(of:)`` says.
+  private func insert(_ first: Int, _ count: Int, _ connection: Connection) throws {
+    _ = try connection.query(
+      """
+      INSERT INTO outbox.event (type, key, payload)
+      SELECT 'order.created', CASE WHEN i % 8 = 0 THEN 'k' || (i / 8 % \(Self.keys) * $4 + $3) END,
+        jsonb_build_object('n', i * $4 + $3, 'customer', md5(i::text), 'currency', 'EUR', 'note', repeat('n', 330))
+      FROM generate_series($1::bigint, $2) i
+      """,
+      [
+        .int8(Int64(first)), .int8(Int64(first + count - 1)), .int8(Int64(publisher)), .int8(Int64(Self.count)),
+      ]
+    )
+  }
+
+  /// Whether a transaction is committed, asked until there is an answer. One that is still prepared is rolled back: nobody
+  /// was told that it is committed.
+  private func lookUp(
+    _ id: Int,
+    _ connected: () throws(PostgresError) -> Connection,
+    after cause: PostgresError
+  ) throws -> Bool {
+    // Longer than any fault lasts: by then something is broken that no waiting mends.
+    let deadline = ContinuousClock.now + .seconds(120)
+    while true {
+      do {
+        let connection = try connected()
+        if connection.isInTransaction { try connection.execute("ROLLBACK") }
+        let prepared = try connection.query("SELECT 1 FROM pg_prepared_xacts WHERE gid = $1", [.text("bulk-\(id)")])
+        if prepared.count > 0 { try connection.execute("ROLLBACK PREPARED 'bulk-\(id)'") }
+        return try connection.query("SELECT 1 FROM app_batch WHERE id = $1", [.int8(Int64(id))]).count > 0
+      } catch {
+        guard .now < deadline else { throw cause }
+        Thread.sleep(forTimeInterval: 0.1)
+      }
+    }
+  }
+}
