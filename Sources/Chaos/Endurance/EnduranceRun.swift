@@ -17,7 +17,7 @@ package struct EnduranceRun: Sendable {
   package var tell: @Sendable (String) -> Void = { _ in }
 
   /// Publishers wait while more deliveries than this are outstanding: it is delivery that is measured.
-  static let backlogLimit = 30_000
+  static let backlogLimit = 15_000
   /// The database's days of a run, but for those that would be too short to see anything of retention.
   static let days = 20
   static let shortestDay = Duration.seconds(5)
