@@ -60,7 +60,7 @@ final class Crew: Sendable {
     while !Task.isCancelled {
       for place in 0..<Self.size {
         let ended = state.withLock { state -> ChildProcess? in
-          guard let child = state.members[place].child, child.exitStatus() != nil else { return nil }
+          guard !state.isOver, let child = state.members[place].child, child.exitStatus() != nil else { return nil }
           state.members[place].child = nil
           state.ends += 1
           return child

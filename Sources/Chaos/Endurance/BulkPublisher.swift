@@ -33,11 +33,13 @@ struct BulkPublisher {
     case plain, rolledBack, savepoint, long, prepared, unprepared
   }
 
-  /// An eighth of the events have a key, of which each publisher has so many.
-  private static let keys = 64
+  /// One event in so many has a key, of which each publisher has so many: deliveries of one key wait for each other, and
+  /// the run shall not wait for them.
+  private static let keyed = 16
+  private static let keys = 500
   static func key(of number: Int) -> Int? {
     let index = number / count
-    return index % 8 == 0 ? index / 8 % keys * count + number % count : nil
+    return index % keyed == 0 ? index / keyed % keys * count + number % count : nil
   }
 
   private let session: Session
@@ -118,7 +120,7 @@ struct BulkPublisher {
     _ = try connection.query(
       """
       INSERT INTO outbox.event (type, key, payload)
-      SELECT 'order.created', CASE WHEN i % 8 = 0 THEN 'k' || (i / 8 % \(Self.keys) * $4 + $3) END,
+      SELECT 'order.created', CASE WHEN i % \(Self.keyed) = 0 THEN 'k' || (i / \(Self.keyed) % \(Self.keys) * $4 + $3) END,
         jsonb_build_object('n', i * $4 + $3, 'customer', md5(i::text), 'currency', 'EUR', 'note', repeat('n', 330))
       FROM generate_series($1::bigint, $2) i
       """,

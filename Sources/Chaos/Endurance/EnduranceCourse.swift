@@ -109,7 +109,7 @@ struct EnduranceCourse: Sendable {
       if progress * Double(EnduranceRun.days) >= Double(days + 1), dayBegan + EnduranceRun.shortestDay < .now {
         days += 1
         dayBegan = .now
-        try await clock.set(day: days, crew, observer)
+        run.tell("\(time) day \(days): \(try await clock.set(day: days, crew, observer))")
       }
       if next <= .now {
         // Each kind once before any comes again.

@@ -75,8 +75,18 @@ package struct EnduranceReport: Sendable, Codable {
     let postgres = ratio { Double($0.postgresBytes) }
     return [
       Trend(what: "throughput, last tenth over first", ratio: rate, bound: "at least 0.95", holds: rate >= 0.95),
-      Trend(what: "dispatcher's memory, last over first", ratio: dispatcher, bound: "at most 1.10", holds: dispatcher <= 1.1),
-      Trend(what: "PostgreSQL's memory, last over first", ratio: postgres, bound: "at most 1.10", holds: postgres <= 1.1),
+      Trend(
+        what: "dispatcher's memory, last over first",
+        ratio: dispatcher,
+        bound: "at most 1.10",
+        holds: dispatcher <= 1.1
+      ),
+      Trend(
+        what: "PostgreSQL's memory, last over first",
+        ratio: postgres,
+        bound: "at most 1.10",
+        holds: postgres <= 1.1
+      ),
       Trend(what: "largest size, second half over first", ratio: size, bound: "at most 1.10", holds: size <= 1.1),
     ]
   }
@@ -118,7 +128,9 @@ package struct EnduranceReport: Sendable, Codable {
     }
     lines += ["", "| trend | ratio | bound | |", "|---|---|---|---|"]
     lines += trends.map { trend in
-      let verdict = isLongEnough ? (trend.holds ? "holds" : "**FAILED**") : "not judged: tenths below \(Int(Self.shortestTenthSeconds)) s"
+      let verdict =
+        isLongEnough
+        ? (trend.holds ? "holds" : "**FAILED**") : "not judged: tenths below \(Int(Self.shortestTenthSeconds)) s"
       return "| \(trend.what) | \(Self.text(trend.ratio, 2)) | \(trend.bound) | \(verdict) |"
     }
     lines += ["", "## Tables and indexes, KiB at the end of each tenth", ""] + sizeTable

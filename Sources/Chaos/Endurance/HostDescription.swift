@@ -8,7 +8,8 @@ enum HostDescription {
     let cpu = model.map { $0.trimmingCharacters(in: .whitespaces) } ?? "unknown processor"
     let kernel = (try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)) ?? "unknown"
     let cores = ProcessInfo.processInfo.activeProcessorCount
-    return "\(cores) cores, \(cpu), Linux \(kernel.trimmingCharacters(in: .whitespacesAndNewlines)), PostgreSQL \(postgres), "
+    return
+      "\(cores) cores, \(cpu), Linux \(kernel.trimmingCharacters(in: .whitespacesAndNewlines)), PostgreSQL \(postgres), "
       + "`fsync` on, commits of publishers synchronous, of dispatchers asynchronous; every request's signature is verified."
   }
 }

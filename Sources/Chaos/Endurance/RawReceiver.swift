@@ -47,7 +47,8 @@ final class RawReceiver: Sendable {
     self.tally = tally
     self.seed = seed
     var random = SeededGenerator(seed: seed, stream: 2)
-    secret = "whsec_" + Data((0..<32).map { _ in UInt8.random(in: .min ... .max, using: &random) }).base64EncodedString()
+    secret =
+      "whsec_" + Data((0..<32).map { _ in UInt8.random(in: .min ... .max, using: &random) }).base64EncodedString()
     // Timestamps are the database's, whose clock is set days ahead.
     verifier = WebhookVerifier(keys: [try VerificationKey(parsing: secret)], tolerance: .seconds(400 * 86_400))
     port = try FreePort.find()

@@ -112,7 +112,9 @@ extension UnsafeRawBufferPointer {
     guard let start = baseAddress else { return nil }
     let size = needle.utf8CodeUnitCount
     var offset = 0
-    while offset + size <= count, let next = memchr(start + offset, Int32(needle.utf8Start[0]), count - size - offset + 1) {
+    while offset + size <= count,
+      let next = memchr(start + offset, Int32(needle.utf8Start[0]), count - size - offset + 1)
+    {
       offset = UnsafeRawPointer(next) - start
       if memcmp(next, needle.utf8Start, size) == 0 { return offset }
       offset += 1
@@ -123,6 +125,10 @@ extension UnsafeRawBufferPointer {
   /// In any case; `name` in lower case.
   fileprivate func isName(_ name: StaticString) -> Bool {
     guard count == name.utf8CodeUnitCount, let start = baseAddress else { return false }
-    return strncasecmp(start.assumingMemoryBound(to: CChar.self), UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self), count) == 0
+    return strncasecmp(
+      start.assumingMemoryBound(to: CChar.self),
+      UnsafeRawPointer(name.utf8Start).assumingMemoryBound(to: CChar.self),
+      count
+    ) == 0
   }
 }
