@@ -1,3 +1,4 @@
+import EmbeddedPostgres
 import Foundation
 import Rig
 
@@ -13,17 +14,17 @@ struct Saboteur: Sendable {
 
   /// Stopped first, so that what is in flight can be counted and does not change any more.
   func kill(_ place: Int, _ incident: inout Incident) async throws {
-    incident.inFlight = try await freeze(place)
+    let child = try await freeze(place)
+    incident.inFlight = try await observer.inFlight(pid: child.pid)
     try await crew.end(place, with: SIGKILL)
   }
 
-  private func freeze(_ place: Int) async throws -> Set<Pair> {
+  private func freeze(_ place: Int) async throws -> ChildProcess {
     try await ready(place)
-    guard let child = crew.child(place) else { throw ChaosError("dispatcher \(place) is not running") }
-    child.signal(SIGSTOP)
+    guard let child = crew.hold(place) else { throw ChaosError("dispatcher \(place) is not running") }
     // A statement that it had sent comes to its end without it.
     try await Task.sleep(for: .milliseconds(50))
-    return try await observer.inFlight(pid: child.pid)
+    return child
   }
 
   func stopAndContinue(
@@ -32,9 +33,9 @@ struct Saboteur: Sendable {
     _ random: inout SeededGenerator,
     _ incident: inout Incident
   ) async throws {
-    incident.inFlight = try await freeze(place)
-    guard let child = crew.child(place) else { throw ChaosError("dispatcher \(place) is not running") }
-    defer { child.signal(SIGCONT) }
+    let child = try await freeze(place)
+    defer { crew.release(place, child) }
+    incident.inFlight = try await observer.inFlight(pid: child.pid)
     if short {
       try await Task.sleep(for: .milliseconds(Int.random(in: 100...2000, using: &random)))
     } else {

@@ -3,8 +3,37 @@ import Rig
 
 /// Faults of dispatchers.
 extension Scene {
-  func inject(_ fault: Fault, _ round: Int, _ random: inout SeededGenerator) async throws -> Incident {
-    let place = Int.random(in: 0..<Crew.size, using: &random)
+  /// Several faults that overlap in time, of different kinds and each at another dispatcher. What they are, and when each
+  /// begins, is drawn before any does: how long one takes does not change the others.
+  func injectSeveral(_ random: inout SeededGenerator) async throws -> [Incident] {
+    let faults = Fault.mixable.shuffled(using: &random).prefix(Int.random(in: 2...3, using: &random))
+    let places = (0..<Crew.size).shuffled(using: &random)
+    let plan = zip(faults, places).map { fault, place in
+      (
+        fault: fault, place: place, delay: Duration.milliseconds(Int.random(in: 0...1500, using: &random)),
+        random: SeededGenerator(seed: random.next(), stream: 0)
+      )
+    }
+    return try await withThrowingTaskGroup(of: Incident.self) { group in
+      for one in plan {
+        group.addTask {
+          try await Task.sleep(for: one.delay)
+          var random = one.random
+          return try await inject(one.fault, at: one.place, 0, &random)
+        }
+      }
+      var incidents: [Incident] = []
+      for try await incident in group { incidents.append(incident) }
+      return incidents.sorted { $0.began < $1.began }
+    }
+  }
+
+  func inject(
+    _ fault: Fault,
+    at place: Int,
+    _ round: Int,
+    _ random: inout SeededGenerator
+  ) async throws -> Incident {
     let began = ContinuousClock.now
     var incident = Incident(fault: fault, began: began, ended: began)
     switch fault {

@@ -24,7 +24,6 @@ struct Scene: Sendable {
   let logs: URL
   let seed: UInt64
 
-  static let publishers = 6
   /// With nothing arriving for so long, what is missing counts as lost.
   static let patience = Duration.seconds(45)
 
@@ -70,8 +69,11 @@ struct Scene: Sendable {
       do {
         try await eventually("deliveries begin", within: .seconds(30)) { mailbox.answeredCount > 100 }
         for round in 0..<rounds {
-          let next = fault == .mixed ? Fault.mixable[Int.random(in: 0..<Fault.mixable.count, using: &random)] : fault
-          incidents.append(try await inject(next, round, &random))
+          if fault == .mixed {
+            incidents += try await injectSeveral(&random)
+          } else {
+            incidents.append(try await inject(fault, at: Int.random(in: 0..<Crew.size, using: &random), round, &random))
+          }
           try await Task.sleep(for: .milliseconds(Int.random(in: 200...1200, using: &random)))
         }
       } catch {
@@ -103,17 +105,19 @@ struct Scene: Sendable {
   }
 
   private func publish(until isOver: @escaping @Sendable () -> Bool) async throws {
-    let connection = servers.connectionString(user: "app")
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      for index in 0..<Self.publishers {
-        var publisher = Publisher(
-          session: Session(ConnectionConfiguration(connectionString: connection), name: "publisher"),
-          journal: journal,
-          random: SeededGenerator(seed: seed, stream: 10 + index)
-        )
-        group.addTask { try await publisher.run(until: isOver) }
-      }
-      try await group.waitForAll()
+    try await Publishers(
+      count: Publisher.count,
+      isBulk: false,
+      seed: seed,
+      database: servers.connectionString(user: "app"),
+      keeper: keeper,
+      logs: logs
+    ).run {
+      // Of each publisher, between two transactions.
+      Thread.sleep(forTimeInterval: 0.04)
+      return !isOver()
+    } take: { (transaction: Journal.Transaction) in
+      journal.note(transaction)
     }
   }
 

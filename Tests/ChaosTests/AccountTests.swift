@@ -55,7 +55,7 @@ import Testing
   private func account(_ arrivals: [(event: Int, endpoint: Int, accepted: Bool)], committed: Int) -> Account {
     var journal = Journal.State()
     for event in 1...committed {
-      journal.committed[event] = .init(number: event, place: (key: "k", index: event - 1))
+      journal.committed[event] = .init(number: event, place: .init(key: "k", index: event - 1))
     }
     return Account(
       journal: journal,

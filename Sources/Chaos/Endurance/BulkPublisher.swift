@@ -42,27 +42,17 @@ struct BulkPublisher {
     return index % keyed == 0 ? index / keyed % keys * count + number % count : nil
   }
 
-  private let session: Session
   private let publisher: Int
   private var random: SeededGenerator
   private var next = 0
 
-  init(database: String, publisher: Int, seed: UInt64) {
-    session = Session(.init(connectionString: database, applicationName: "publisher"), name: "publisher")
+  init(publisher: Int, seed: UInt64) {
     self.publisher = publisher
     random = SeededGenerator(seed: seed, stream: 10 + publisher)
   }
 
-  /// Publishes until it is not permitted any more.
-  func run(socket: String) async throws {
-    let copy = self
-    try await session.run { connected in
-      var publisher = copy
-      try PublisherLine.work(socket) { try publisher.publish(connected) }
-    }
-  }
-
-  private mutating func publish(_ connected: () throws(PostgresError) -> Connection) throws -> Batch {
+  /// One transaction, and what became of it.
+  mutating func publish(_ connected: () throws(PostgresError) -> Connection) throws -> Batch {
     let kind: Kind =
       switch Int.random(in: 0..<1000, using: &random) {
       case 0..<40: .rolledBack
@@ -87,7 +77,9 @@ struct BulkPublisher {
       try work(kind, batch, pause, connected())
     } catch let error as PostgresError {
       batch.wasLookedUp = true
-      batch.isCommitted = try lookUp(batch.number(0), connected, after: error)
+      let id = batch.number(0)
+      batch.isCommitted = try TransactionLookUp(gid: "bulk-\(id)", table: "app_batch", id: id)
+        .isCommitted(connected, after: error)
     }
     return batch
   }
@@ -128,28 +120,5 @@ struct BulkPublisher {
         .int8(Int64(first)), .int8(Int64(first + count - 1)), .int8(Int64(publisher)), .int8(Int64(Self.count)),
       ]
     )
-  }
-
-  /// Whether a transaction is committed, asked until there is an answer. One that is still prepared is rolled back: nobody
-  /// was told that it is committed.
-  private func lookUp(
-    _ id: Int,
-    _ connected: () throws(PostgresError) -> Connection,
-    after cause: PostgresError
-  ) throws -> Bool {
-    // Longer than any fault lasts: by then something is broken that no waiting mends.
-    let deadline = ContinuousClock.now + .seconds(120)
-    while true {
-      do {
-        let connection = try connected()
-        if connection.isInTransaction { try connection.execute("ROLLBACK") }
-        let prepared = try connection.query("SELECT 1 FROM pg_prepared_xacts WHERE gid = $1", [.text("bulk-\(id)")])
-        if prepared.count > 0 { try connection.execute("ROLLBACK PREPARED 'bulk-\(id)'") }
-        return try connection.query("SELECT 1 FROM app_batch WHERE id = $1", [.int8(Int64(id))]).count > 0
-      } catch {
-        guard .now < deadline else { throw cause }
-        Thread.sleep(forTimeInterval: 0.1)
-      }
-    }
   }
 }

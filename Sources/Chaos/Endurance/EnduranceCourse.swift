@@ -29,12 +29,11 @@ struct EnduranceCourse: Sendable {
   }
 
   func play(_ keeper: ChildKeeper, _ logs: URL) async throws -> EnduranceReport {
-    let socket = try PublisherLine.Listener(logs.appendingPathComponent("publishers"))
     return try await withThrowingTaskGroup(of: Void.self) { group in
       defer { group.cancelAll() }
       group.addTask { try await crew.supervise() }
       for place in 0..<Crew.size { try await saboteur.ready(place) }
-      async let publishing: Void = publish(keeper, logs, socket)
+      async let publishing: Void = publish(keeper, logs)
       async let tenths = measure()
       let (caught, days): ([Caught], Int)
       do {
@@ -58,29 +57,17 @@ struct EnduranceCourse: Sendable {
 
   // MARK: Publishing
 
-  private func publish(_ keeper: ChildKeeper, _ logs: URL, _ socket: PublisherLine.Listener) async throws {
-    let program = try Executable.path()
-    let database = saboteur.servers.connectionString(user: "app")
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      for index in 0..<BulkPublisher.count {
-        _ = try keeper.start(
-          [
-            program, "chaos", "publisher", "--bulk", "--socket", socket.path, "--index", "\(index)",
-            "--seed", "\(run.seed)", "--database-url", database,
-          ],
-          log: logs.appendingPathComponent("publisher-\(index).log")
-        )
-        group.addTask {
-          // If one ends before its time, so does the run.
-          defer { isOver.set() }
-          try await onThread {
-            guard let line = socket.accept(within: .seconds(30)) else { throw ChaosError("a publisher did not start") }
-            try PublisherLine.serve(line, permit: waitForRoom) { (batch: BulkPublisher.Batch) in tally.note(batch) }
-          }
-        }
-      }
-      try await group.waitForAll()
-    }
+  private func publish(_ keeper: ChildKeeper, _ logs: URL) async throws {
+    // If one publisher ends before its time, so does the run.
+    defer { isOver.set() }
+    try await Publishers(
+      count: BulkPublisher.count,
+      isBulk: true,
+      seed: run.seed,
+      database: saboteur.servers.connectionString(user: "app"),
+      keeper: keeper,
+      logs: logs
+    ).run(permit: waitForRoom) { (batch: BulkPublisher.Batch) in tally.note(batch) }
   }
 
   /// Blocks until there is room for more; false when the run is over.
@@ -238,8 +225,8 @@ struct EnduranceCourse: Sendable {
     }
     report.repeated = state.repeated
     // What was not remembered cannot be explained.
-    report.unexplained = explanation.unexplainedCount + state.repeated - state.repetitions.count
-    report.suspects += explanation.unexplained.map {
+    report.unexplained = explanation.unexplained.count + state.repeated - state.repetitions.count
+    report.suspects += explanation.unexplained.prefix(5).map {
       "repeated without a reason: event \($0.event) at \(RawReceiver.paths[$0.endpoint])"
     }
     report.malformed = state.refused + state.renamed
@@ -247,33 +234,10 @@ struct EnduranceCourse: Sendable {
     report.dispatchersEnded = crew.endsByItself
     report.seconds = tenths.reduce(0) { $0 + $1.seconds }
     report.tenths = tenths
-    for fault in EnduranceRun.faults {
-      var line = EnduranceReport.FaultLine(fault: fault)
-      for (index, one) in caught.enumerated() where one.fault == fault {
-        line.add(repeated: explanation.observed[index], bound: one.codes.count)
-      }
-      report.faults.append(line)
-    }
+    report.faults = Injections.lines(caught, explanation)
     return report
   }
 
   private var time: String { "\(Int((.now - began).seconds)) s:" }
   private func text(_ seconds: Double) -> String { String(format: "%.1f", seconds) }
-}
-
-extension EnduranceReport.FaultLine {
-  mutating func add(repeated: Int, bound: Int) {
-    injections += 1
-    self.repeated += repeated
-    self.bound += bound
-    if repeated >= worst.repeated { worst = (repeated, bound) }
-    if repeated > bound { exceeded += 1 }
-  }
-}
-
-/// Runs something that blocks on a thread of its own.
-func onThread<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
-  try await withCheckedThrowingContinuation { continuation in
-    Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
-  }
 }

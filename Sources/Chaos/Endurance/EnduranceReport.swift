@@ -2,23 +2,6 @@ import Foundation
 
 /// What came of an endurance run.
 package struct EnduranceReport: Sendable, Codable {
-  /// All injections of one fault.
-  package struct FaultLine: Sendable, Codable {
-    package var fault: Fault
-    package var injections = 0
-    /// Deliveries in flight at the injections: so many may have been repeated.
-    package var bound = 0
-    package var repeated = 0
-    /// Of the injection that had the most of them repeated: how many, of how many.
-    package var worst = (repeated: 0, bound: 0)
-    /// Injections after which more was repeated than had been in flight.
-    package var exceeded = 0
-
-    init(fault: Fault) { self.fault = fault }
-
-    private enum CodingKeys: String, CodingKey { case fault, injections, bound, repeated, exceeded }
-  }
-
   package var command = ""
   package var machine = ""
   package var seed: UInt64 = 0
@@ -38,7 +21,7 @@ package struct EnduranceReport: Sendable, Codable {
   package var dispatchersEnded = 0
   package var days = 0
   package var seconds = 0.0
-  package var faults: [FaultLine] = []
+  package var faults: [Injections] = []
   package var tenths: [Tenth] = []
   /// A few of those that should not be.
   package var suspects: [String] = []
@@ -110,7 +93,7 @@ package struct EnduranceReport: Sendable, Codable {
       "|---|---|---|---|---|",
     ]
     lines += faults.map {
-      "| \($0.fault.rawValue) | \($0.injections) | \($0.bound) | \($0.repeated) | \($0.worst.repeated) of \($0.worst.bound) |"
+      "| \($0.fault.rawValue) | \($0.count) | \($0.bound) | \($0.repeated) | \($0.worst.repeated) of \($0.worst.bound) |"
     }
     lines += [
       "", "## Tenths", "",

@@ -31,7 +31,6 @@ struct Explanation {
   /// As many as there are faults: repetitions of what it caught.
   private(set) var observed: [Int]
   private(set) var unexplained: [Pair] = []
-  private(set) var unexplainedCount = 0
 
   /// The latest fault before a repetition that caught it explains it, each fault once.
   init(_ repetitions: [(code: UInt64, at: ContinuousClock.Instant)], _ caught: [Caught]) {
@@ -47,9 +46,48 @@ struct Explanation {
       if let fault {
         observed[fault] += 1
       } else {
-        unexplainedCount += 1
-        if unexplained.count < 5 { unexplained.append(Pair(code: repetition.code)) }
+        unexplained.append(Pair(code: repetition.code))
       }
+    }
+  }
+}
+
+/// All injections of one fault, and what they made repeat: never more than what was in flight at each of them.
+package struct Injections: Sendable, Codable {
+  /// One of them.
+  package struct One: Sendable, Codable {
+    package var repeated: Int
+    /// In flight at it: so many may have been repeated.
+    package var bound: Int
+  }
+
+  package var fault: Fault
+  package var count = 0
+  package var bound = 0
+  package var repeated = 0
+  /// The one that had the most repeated.
+  package var worst = One(repeated: 0, bound: 0)
+  /// After how many of them more was repeated than had been in flight.
+  package var exceeded = 0
+
+  package init(fault: Fault) { self.fault = fault }
+
+  mutating func add(_ one: One) {
+    count += 1
+    repeated += one.repeated
+    bound += one.bound
+    if one.repeated > worst.repeated || count == 1 { worst = one }
+    if one.repeated > one.bound { exceeded += 1 }
+  }
+
+  /// One for each fault that was made, in the order of ``Fault``.
+  static func lines(_ caught: [Caught], _ explanation: Explanation) -> [Injections] {
+    Fault.allCases.compactMap { fault in
+      var line = Injections(fault: fault)
+      for (index, one) in caught.enumerated() where one.fault == fault {
+        line.add(One(repeated: explanation.observed[index], bound: one.codes.count))
+      }
+      return line.count > 0 ? line : nil
     }
   }
 }
