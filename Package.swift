@@ -86,7 +86,7 @@ let package = Package(
     .target(name: "CHostClock"),
     .target(
       name: "Chaos",
-      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "Rig", "WebhookSignature"],
+      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Rig", "WebhookSignature"],
       swiftSettings: strict
     ),
     .target(

@@ -72,7 +72,7 @@ struct EnduranceCourse: Sendable {
 
   /// Blocks until there is room for more; false when the run is over.
   private func waitForRoom() -> Bool {
-    while !isOver.isSet, progress < 1, tally.committedCount * RawReceiver.paths.count < run.deliveries {
+    while !isOver.isSet, progress < 1, tally.committedCount * Tally.paths.count < run.deliveries {
       if tally.backlog < EnduranceRun.backlogLimit { return true }
       usleep(1000)
     }
@@ -189,7 +189,7 @@ struct EnduranceCourse: Sendable {
 
   /// Waits until all has come, or nothing comes; then for what the database believes to be undone.
   private func settle() async throws {
-    let expected = tally.committedCount * RawReceiver.paths.count
+    let expected = tally.committedCount * Tally.paths.count
     var last = (count: 0, at: ContinuousClock.now)
     while tally.answeredCount < expected, last.at + EnduranceRun.patience > .now {
       let count = tally.answeredCount
@@ -213,7 +213,7 @@ struct EnduranceCourse: Sendable {
     (report.transactions, report.commitsLookedUp) = (state.transactions, state.lookedUp)
     (report.committed, report.rolledBack) = (state.committed.count, state.rolledBack)
     for (place, endpoint) in state.endpoints.enumerated() {
-      let path = RawReceiver.paths[place]
+      let path = Tally.paths[place]
       let lost = state.committed.subtracting(endpoint.answered, naming: 5)
       let phantom = endpoint.arrived.subtracting(state.committed, naming: 5)
       report.lost += lost.count
@@ -227,7 +227,7 @@ struct EnduranceCourse: Sendable {
     // What was not remembered cannot be explained.
     report.unexplained = explanation.unexplained.count + state.repeated - state.repetitions.count
     report.suspects += explanation.unexplained.prefix(5).map {
-      "repeated without a reason: event \($0.event) at \(RawReceiver.paths[$0.endpoint])"
+      "repeated without a reason: event \($0.event) at \(Tally.paths[$0.endpoint])"
     }
     report.malformed = state.refused + state.renamed
     (report.unbalanced, report.days) = (missing, days)

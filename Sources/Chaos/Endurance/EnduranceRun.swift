@@ -50,8 +50,9 @@ package struct EnduranceRun: Sendable {
     let servers = try await Servers(settings: settings, directory: nil, standby: false, prefix: clock.prefix)
     let result: Result<EnduranceReport, any Error>
     do {
-      let tally = Tally(endpoints: RawReceiver.paths.count, ordered: RawReceiver.ordered)
-      let receiver = try RawReceiver(tally: tally, seed: seed)
+      var random = SeededGenerator(seed: seed, stream: 2)
+      let tally = Tally(random: SeededGenerator(seed: seed, stream: 3))
+      let receiver = try RawReceiver(paths: Tally.paths, recipient: tally, random: &random)
       defer { receiver.stop() }
       let observer = try await prepare(servers, receiver)
       let links = try (0..<Crew.size).map { _ in try Link(to: servers.primary.port) }
@@ -93,7 +94,7 @@ package struct EnduranceRun: Sendable {
         """
       )
       // Failures are part of the run, so no circuit opens and nothing is given up, however many days it takes.
-      let ids = try RawReceiver.paths.enumerated().map { place, path in
+      let ids = try Tally.paths.enumerated().map { place, path in
         let rows = try connection.query(
           """
           SELECT outbox.add_endpoint($1, secret => $2, ordered => $3, timeout => '6 s', max_in_flight => 64,
@@ -102,7 +103,7 @@ package struct EnduranceRun: Sendable {
           """,
           [
             .text("http://127.0.0.1:\(receiver.port)\(path)"), .text(receiver.secret),
-            .bool(RawReceiver.ordered.contains(place)),
+            .bool(Tally.ordered.contains(place)),
           ]
         )
         return try rows.required(rows.int64(0, 0), 0)

@@ -1,11 +1,12 @@
 import Foundation
+import Rig
 import Synchronization
 
 /// What the publishers saw commit and what the receiver saw arrive, in memory that hardly grows: an event takes four bytes
 /// and a bit, a delivery two bits.
 ///
 /// Nothing else decides what was lost, phantom, out of order or repeated.
-final class Tally: Sendable {
+final class Tally: Recipient {
   /// More than any event's number: whoever sends one beyond made it up.
   static let numbersLimit = 1 << 26
   /// So many repetitions are remembered to be explained, and so many deliveries that faults caught.
@@ -13,6 +14,12 @@ final class Tally: Sendable {
   static let caughtLimit = 16_000_000
   /// Arrivals remembered with their time, for what a crash takes back.
   static let recentLimit = 1 << 18
+
+  /// Paths, in the order of the endpoints' places.
+  static let paths = ["/plain", "/flaky", "/ordered"]
+  static let ordered: Set<Int> = [2]
+  /// Answered 500 by the second endpoint at all times, so that there are always some retries.
+  private static let usualFailures = 0.001
 
   struct Endpoint: Sendable {
     var arrived = BitSet()
@@ -23,7 +30,8 @@ final class Tally: Sendable {
   }
 
   struct State: Sendable {
-    var endpoints: [Endpoint]
+    var endpoints = [Endpoint](repeating: Endpoint(), count: paths.count)
+    var random: SeededGenerator
     var committed = BitSet()
     var rolledBack = 0
     var transactions = 0
@@ -42,41 +50,38 @@ final class Tally: Sendable {
   }
 
   let state: Mutex<State>
-  private let ordered: Set<Int>
 
-  init(endpoints: Int, ordered: Set<Int>) {
-    state = Mutex(State(endpoints: .init(repeating: Endpoint(), count: endpoints)))
-    self.ordered = ordered
-  }
+  init(random: SeededGenerator) { state = Mutex(State(random: random)) }
 
-  /// An arrival, told before its answer is sent, in the order of the answers.
-  /// - Parameter isAccepted: answered 200. What was answered so before is accepted again, whatever the caller wanted.
-  /// - Returns: whether to answer 200.
-  func arrive(_ number: Int, at place: Int, digest: UInt32, isAccepted: Bool, now: ContinuousClock.Instant) -> Bool {
-    state.withLock { state in
+  func receive(_ arrival: RawReceiver.Arrival, failing: Double?) -> RawReceiver.Verdict {
+    let (number, place) = (arrival.pair.event, arrival.pair.endpoint)
+    // FNV-1a: only to tell ids apart, of which two are equal by chance once in four thousand million.
+    let digest = arrival.id.utf8.reduce(UInt32(2_166_136_261)) { ($0 ^ UInt32($1)) &* 16_777_619 }
+    return state.withLock { state in
       guard (0..<Self.numbersLimit).contains(number) else {
         state.refused += 1
-        return false
+        return .init(isAccepted: false)
       }
-      state.note(Pair(event: number, endpoint: place).code, now)
+      state.note(arrival.pair.code, arrival.at)
       state.check(digest, of: number)
       state.endpoints[place].arrived.insert(number)
       let wasAnswered = state.endpoints[place].answered.contains(number)
-      if ordered.contains(place), let key = BulkPublisher.key(of: number) {
+      if Self.ordered.contains(place), let key = BulkPublisher.key(of: number) {
         state.endpoints[place].follow(number, key, wasAnswered: wasAnswered)
       }
+      // What was answered 200 is not refused when it comes again: that would only make it come once more.
       if wasAnswered {
         state.repeated += 1
         if state.repetitions.count < Self.repetitionsLimit {
-          state.repetitions.append((Pair(event: number, endpoint: place).code, now))
+          state.repetitions.append((arrival.pair.code, arrival.at))
         }
-        return true
+        return .init(isAccepted: true)
       }
-      if isAccepted {
-        state.endpoints[place].answered.insert(number)
-        state.answeredCount += 1
-      }
-      return isAccepted
+      let share = failing ?? (place == 1 ? Self.usualFailures : 0)
+      guard share == 0 || !state.random.happens(share) else { return .init(isAccepted: false) }
+      state.endpoints[place].answered.insert(number)
+      state.answeredCount += 1
+      return .init(isAccepted: true)
     }
   }
 

@@ -4,12 +4,30 @@ import Rig
 import Synchronization
 import WebhookSignature
 
-/// The receiver behind all endpoints of the endurance run: raw sockets, one thread, every request's signature verified,
-/// and faults of its own. What arrives it tells to the ``Tally``.
-///
-/// Faults of the network are made here and not in a proxy: a reset of the receiver's own sockets is as real, and costs
-/// nothing for the requests in between.
+/// Who decides on what arrives, and remembers it. Asked on the receiver's thread, in the order of the answers.
+protocol Recipient: Sendable {
+  /// - Parameter failing: the share of requests that shall fail at the moment; nil: as usual.
+  func receive(_ arrival: RawReceiver.Arrival, failing: Double?) -> RawReceiver.Verdict
+  /// A request without a valid signature, or without an event's number.
+  func refuse()
+}
+
+/// The receiver behind all endpoints: raw sockets, one thread, every request's signature verified, and faults of its own.
+/// So light that it is not the receiver that a loaded machine makes late.
 final class RawReceiver: Sendable {
+  struct Arrival: Sendable {
+    var pair: Pair
+    /// `webhook-id`
+    var id: String
+    var at: ContinuousClock.Instant
+  }
+
+  struct Verdict: Sendable {
+    /// Answered 200; otherwise 500.
+    var isAccepted: Bool
+    var delay = Duration.zero
+  }
+
   enum Weather: Sendable, Equatable {
     case fair
     /// This share of requests is answered 500.
@@ -30,26 +48,23 @@ final class RawReceiver: Sendable {
     var isStopped = false
   }
 
-  static let paths = ["/plain", "/flaky", "/ordered"]
-  static let ordered: Set<Int> = [2]
-  /// Answered 500 by the second endpoint at all times, so that there are always some retries.
-  static let usualFailures = 0.001
-
   let port: UInt16
   let secret: String
   private let listener: Int32
-  private let tally: Tally
+  private let paths: [String]
+  private let recipient: any Recipient
   private let verifier: WebhookVerifier
-  private let seed: UInt64
   private let control = Mutex(Control())
 
-  init(tally: Tally, seed: UInt64) throws {
-    self.tally = tally
-    self.seed = seed
-    var random = SeededGenerator(seed: seed, stream: 2)
+  /// - Parameters:
+  ///   - paths: of the endpoints, in the order of their places.
+  ///   - random: makes the secret.
+  init(paths: [String], recipient: any Recipient, random: inout SeededGenerator) throws {
+    self.paths = paths
+    self.recipient = recipient
     secret =
       "whsec_" + Data((0..<32).map { _ in UInt8.random(in: .min ... .max, using: &random) }).base64EncodedString()
-    // Timestamps are the database's, whose clock is set days ahead.
+    // Clocks may be set days ahead, the database's or a dispatcher's host's.
     verifier = WebhookVerifier(keys: [try VerificationKey(parsing: secret)], tolerance: .seconds(400 * 86_400))
     port = try FreePort.find()
     listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
@@ -89,8 +104,8 @@ final class RawReceiver: Sendable {
   private struct Loop {
     let receiver: RawReceiver
     var clients: [Int32: Client] = [:]
+    /// In the order of time.
     var pending: [(client: Int32, isAccepted: Bool, due: ContinuousClock.Instant)] = []
-    var random: SeededGenerator
     /// The listener, then the clients.
     var polled: [pollfd]
 
@@ -100,7 +115,6 @@ final class RawReceiver: Sendable {
 
     init(receiver: RawReceiver) {
       self.receiver = receiver
-      random = SeededGenerator(seed: receiver.seed, stream: 3)
       polled = [pollfd(fd: receiver.listener, events: Int16(POLLIN), revents: 0)]
     }
 
@@ -164,45 +178,39 @@ final class RawReceiver: Sendable {
         case .incomplete: return true
         case .malformed: return false
         case .whole(let judged):
-          guard let judged else {
-            receiver.tally.refuse()
+          guard let (pair, id) = judged else {
+            receiver.recipient.refuse()
             send(2, to: descriptor)
             continue
           }
-          client.last = judged.pair
-          let isAccepted = receiver.tally.arrive(
-            judged.pair.event,
-            at: judged.pair.endpoint,
-            digest: judged.digest,
-            isAccepted: !random.happens(failures(at: judged.pair.endpoint, weather)),
-            now: now
-          )
-          if case .slow(let milliseconds) = weather {
-            pending.append((descriptor, isAccepted, now + .milliseconds(milliseconds)))
+          client.last = pair
+          var failing: Double?
+          if case .failing(let share) = weather { failing = share }
+          let verdict = receiver.recipient.receive(Arrival(pair: pair, id: id, at: now), failing: failing)
+          var delay = verdict.delay
+          if case .slow(let milliseconds) = weather { delay += .milliseconds(milliseconds) }
+          if delay > .zero {
+            let due = now + delay
+            let place = pending.lastIndex { $0.due <= due }.map { $0 + 1 } ?? 0
+            pending.insert((descriptor, verdict.isAccepted, due), at: place)
           } else {
-            send(isAccepted ? 0 : 1, to: descriptor)
+            send(verdict.isAccepted ? 0 : 1, to: descriptor)
           }
         }
       }
     }
 
-    private func failures(at place: Int, _ weather: Weather) -> Double {
-      if case .failing(let share) = weather { share } else { place == 1 ? RawReceiver.usualFailures : 0 }
-    }
-
-    private func judge(_ request: RequestBuffer.Request) -> (pair: Pair, digest: UInt32)? {
-      guard let place = RawReceiver.paths.firstIndex(where: { request.path.elementsEqual($0.utf8) }),
-        let number = request.number,
+    private func judge(_ request: RequestBuffer.Request) -> (Pair, String)? {
+      guard let place = receiver.paths.firstIndex(where: { request.path.elementsEqual($0.utf8) }),
+        let number = request.number, let id = request.id,
         (try? receiver.verifier.verify(
-          id: request.id,
+          id: id,
           timestamp: request.timestamp,
           signature: request.signature,
           body: request.body
-        )) != nil, let id = request.id
+        )) != nil
       else { return nil }
-      // FNV-1a: only to tell ids apart, of which two that are equal by chance are one in four thousand million.
-      let digest = id.utf8.reduce(UInt32(2_166_136_261)) { ($0 ^ UInt32($1)) &* 16_777_619 }
-      return (Pair(event: number, endpoint: place), digest)
+      return (Pair(event: number, endpoint: place), id)
     }
 
     private mutating func answerDue() {
