@@ -142,7 +142,7 @@ let package = Package(
     ),
     .testTarget(
       name: "ChaosTests",
-      dependencies: ["TestSupport", "Chaos", "Receiver", "martlet"],
+      dependencies: ["TestSupport", "Chaos", "Receiver", "Rig", "WebhookSignature", "martlet"],
       swiftSettings: strict
     ),
     .testTarget(name: "HTTPDeliveryTests", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),

@@ -84,7 +84,8 @@ package struct FaultReport: Sendable, Codable {
     if let problem { return name + "FAILED: \(problem)" }
     let values = [
       "\(runs)", "\(committed)", "\(rolledBack)", "\(delivered)", "\(lost)", "\(phantom)", "\(duplicates)",
-      "\(duplicates - unexplained)", "\(bound)", worst.map { "\($0.repeated)/\($0.bound)" } ?? "-", "\(outOfOrder)", String(format: "%.1f s", longestPauseSeconds),
+      "\(duplicates - unexplained)", "\(bound)", worst.map { "\($0.repeated)/\($0.bound)" } ?? "-", "\(outOfOrder)",
+      String(format: "%.1f s", longestPauseSeconds),
     ]
     return name + zip(values, Self.columns).map { $0.leftPadded($1.width) }.joined() + (holds ? "" : "  FAILED")
   }

@@ -63,7 +63,9 @@ struct Publishers: Sendable {
         group.addTask {
           try await onThread {
             do {
-              guard let line = listener.accept(within: .seconds(60)) else { throw ChaosError("a publisher did not start") }
+              guard let line = listener.accept(within: .seconds(60)) else {
+                throw ChaosError("a publisher did not start")
+              }
               try PublisherLine.serve(line, permit: { !hasFailed.isSet && permit() }, take: take)
             } catch {
               hasFailed.set()

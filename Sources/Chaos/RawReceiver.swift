@@ -137,12 +137,15 @@ final class RawReceiver: Sendable {
         }
         guard poll(&polled, nfds_t(polled.count), pending.isEmpty ? 10 : 1) > 0 else { continue }
         let now = ContinuousClock.now
+        // It may have changed while we waited.
+        let weather = receiver.control.withLock { $0.weather }
+        guard weather != .silent else { continue }
         // From the end, since what is dropped is replaced by the last.
         for index in polled.indices.reversed() where polled[index].revents != 0 {
           let descriptor = polled[index].fd
           if index == 0 {
-            accept(control.weather)
-          } else if let client = clients[descriptor], !serve(client, descriptor, control.weather, now) {
+            accept(weather)
+          } else if let client = clients[descriptor], !serve(client, descriptor, weather, now) {
             drop(descriptor)
             polled.swapAt(index, polled.count - 1)
             polled.removeLast()

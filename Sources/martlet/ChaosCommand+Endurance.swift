@@ -35,7 +35,7 @@ extension ChaosCommand {
 
     func validate() throws {
       guard (3000...100_000_000).contains(deliveries) else {
-        throw ValidationError("--deliveries must be 3000 to 100000000.")
+        throw ValidationError("--deliveries \(deliveries): it must be 3000 to 100000000.")
       }
       guard faultEvery >= .seconds(1) else { throw ValidationError("--fault-every must be at least 1s.") }
     }

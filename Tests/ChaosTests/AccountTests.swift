@@ -38,7 +38,7 @@ import Testing
     incident.inFlight = [Pair(event: 1, endpoint: 0)]
     account.incidents = [incident]
     let result = account.settle()
-    #expect(result.duplicates == 3 && result.bound == 1)
+    #expect(result.duplicates == 3 && result.injections.map(\.bound) == [1] && result.injections[0].repeated == 1)
     #expect(result.unexplained == [Pair(event: 1, endpoint: 0), Pair(event: 2, endpoint: 0)])
     // One that came after the repetition explains nothing.
     account.incidents[0].began = origin + .seconds(60)
