@@ -86,7 +86,7 @@ let package = Package(
     .target(name: "CHostClock"),
     .target(
       name: "Chaos",
-      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Receiver", "Rig", "WebhookSignature"],
+      dependencies: ["EmbeddedPostgres", "OutboxStore", "Postgres", "Rig", "WebhookSignature"],
       swiftSettings: strict
     ),
     .target(
@@ -142,7 +142,7 @@ let package = Package(
     ),
     .testTarget(
       name: "ChaosTests",
-      dependencies: ["TestSupport", "Chaos", "Receiver", "martlet"],
+      dependencies: ["TestSupport", "Chaos", "Receiver", "Rig", "WebhookSignature", "martlet"],
       swiftSettings: strict
     ),
     .testTarget(name: "HTTPDeliveryTests", dependencies: ["HTTPDelivery", "CLibCurl"], swiftSettings: strict),

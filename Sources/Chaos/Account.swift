@@ -14,8 +14,8 @@ struct Account {
     /// Arrivals after one that was answered 200.
     var duplicates = 0
     var unexplained: [Pair] = []
-    /// As many may there be: what was in flight at the faults.
-    var bound = 0
+    /// By fault: as many may there be as were in flight.
+    var injections: [Injections] = []
     var misordered: [Pair] = []
     /// Pairs that came under several ids.
     var renamed: [Pair] = []
@@ -40,32 +40,27 @@ struct Account {
   }
 
   private func findDuplicates(_ result: inout Result) {
-    var covered: [Pair: [ContinuousClock.Instant]] = [:]
-    for incident in incidents {
+    let caught = incidents.map { incident in
       var pairs = incident.inFlight
       if incident.coversArrivals {
         pairs.formUnion(arrivals.lazy.filter { (incident.began...incident.ended).contains($0.at) }.map(\.pair))
       }
-      result.bound += pairs.count
-      for pair in pairs { covered[pair, default: []].append(incident.began) }
+      return Caught(fault: incident.fault, began: incident.began, codes: pairs.map(\.code))
     }
     var ids: [Pair: UUID] = [:]
     var answered: Set<Pair> = []
+    var repetitions: [(code: UInt64, at: ContinuousClock.Instant)] = []
     for arrival in arrivals {
       let pair = arrival.pair
       if let id = ids[pair], id != arrival.id { result.renamed.append(pair) }
       ids[pair] = arrival.id
-      if answered.contains(pair) {
-        result.duplicates += 1
-        // Each incident explains one repetition of what it caught in flight.
-        if let index = covered[pair]?.firstIndex(where: { $0 <= arrival.at }) {
-          covered[pair]?.remove(at: index)
-        } else {
-          result.unexplained.append(pair)
-        }
-      }
+      if answered.contains(pair) { repetitions.append((pair.code, arrival.at)) }
       if arrival.isAccepted { answered.insert(pair) }
     }
+    let explanation = Explanation(repetitions, caught)
+    result.duplicates = repetitions.count
+    result.unexplained = explanation.unexplained
+    result.injections = Injections.lines(caught, explanation)
   }
 
   /// What came to an ordered endpoint before its predecessor of the same key had been answered 200. A repetition of what
@@ -75,7 +70,8 @@ struct Account {
     var answered: Set<Pair> = []
     var found: [Pair] = []
     for arrival in arrivals where Mailbox.ordered.contains(arrival.pair.endpoint) {
-      guard let (key, index) = journal.committed[arrival.pair.event]?.place else { continue }
+      guard let place = journal.committed[arrival.pair.event]?.place else { continue }
+      let (key, index) = (place.key, place.index)
       let next = done[arrival.pair.endpoint]?[key] ?? 0
       if index > next { found.append(arrival.pair) }
       if arrival.isAccepted, answered.insert(arrival.pair).inserted, index == next {

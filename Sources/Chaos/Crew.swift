@@ -11,6 +11,8 @@ final class Crew: Sendable {
   struct Member: Sendable {
     var child: ChildProcess?
     var generation = 0
+    /// How many faults want it to stand still: it goes on when none does.
+    var holds = 0
   }
 
   private struct State {
@@ -45,6 +47,7 @@ final class Crew: Sendable {
     try state.withLock { state in
       guard !state.isOver, state.members[place].child == nil else { return }
       state.members[place].generation += 1
+      state.members[place].holds = 0
       state.members[place].child = try keeper.start(
         prefix(place) + [
           program, "dispatch", "--name", "chaos-\(place)", "--database-url", databases[place], "--allow-http",
@@ -60,7 +63,7 @@ final class Crew: Sendable {
     while !Task.isCancelled {
       for place in 0..<Self.size {
         let ended = state.withLock { state -> ChildProcess? in
-          guard let child = state.members[place].child, child.exitStatus() != nil else { return nil }
+          guard !state.isOver, let child = state.members[place].child, child.exitStatus() != nil else { return nil }
           state.members[place].child = nil
           state.ends += 1
           return child
@@ -87,11 +90,30 @@ final class Crew: Sendable {
     keeper.forget(child)
   }
 
+  /// Stops one (SIGSTOP) and returns it; nil if none is running there.
+  func hold(_ place: Int) -> ChildProcess? {
+    state.withLock { state in
+      guard let child = state.members[place].child else { return nil }
+      state.members[place].holds += 1
+      child.signal(SIGSTOP)
+      return child
+    }
+  }
+
+  /// Ends what ``hold(_:)`` began; another fault may still want it to stand still.
+  func release(_ place: Int, _ child: ChildProcess) {
+    state.withLock { state in
+      // Another may be in its place by now.
+      guard state.members[place].child === child else { return }
+      state.members[place].holds -= 1
+      if state.members[place].holds == 0 { child.signal(SIGCONT) }
+    }
+  }
+
   /// All at once: nobody does anything while `body` looks.
   func whileFrozen<Value>(_ body: () async throws -> Value) async throws -> Value {
-    let children = state.withLock { $0.members.compactMap(\.child) }
-    for child in children { child.signal(SIGSTOP) }
-    defer { for child in children { child.signal(SIGCONT) } }
+    let held = (0..<Self.size).compactMap { place in hold(place).map { (place, $0) } }
+    defer { for (place, child) in held { release(place, child) } }
     return try await body()
   }
 

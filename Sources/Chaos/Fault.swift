@@ -30,7 +30,7 @@ package enum Fault: String, CaseIterable, Sendable, Codable {
     case .clock: "hosts' clocks jump by up to a day, each dispatcher's by its own"
     case .maintenance: "two `martlet migrate`, and outbox.maintain() making partitions, while running"
     case .versions: "one dispatcher after the other stopped and replaced by one of another version"
-    case .mixed: "kill, zombie, terminate, crash and both networks, in random order"
+    case .mixed: "two or three at a time of kill, zombie, terminate, crash and both networks, overlapping"
     }
   }
 

@@ -13,8 +13,8 @@ package struct FaultReport: Sendable, Codable {
   package var phantom = 0
   package var duplicates = 0
   package var unexplained = 0
-  /// Deliveries in flight at the faults: so many may have been repeated.
-  package var bound = 0
+  /// By fault, as a mixed run has several: what was in flight at each injection, and what of it was repeated.
+  package var injections: [Injections] = []
   package var outOfOrder = 0
   package var longestPauseSeconds = 0.0
   /// Requests without a valid signature, or under a second id.
@@ -49,7 +49,7 @@ package struct FaultReport: Sendable, Codable {
     phantom = result.phantoms.count
     duplicates = result.duplicates
     unexplained = result.unexplained.count
-    bound = result.bound
+    injections = result.injections
     outOfOrder = result.misordered.count
     longestPauseSeconds = outcome.pause.seconds
     malformed = outcome.refused + result.renamed.count
@@ -59,14 +59,19 @@ package struct FaultReport: Sendable, Codable {
     seconds = took.seconds
   }
 
+  /// Deliveries in flight at the injections: so many may have been repeated.
+  package var bound: Int { injections.reduce(0) { $0 + $1.bound } }
+  /// The injection after which the most was repeated.
+  private var worst: Injections.One? { injections.map(\.worst).max { $0.repeated < $1.repeated } }
+
   package var holds: Bool {
     problem == nil && lost == 0 && phantom == 0 && outOfOrder == 0 && unexplained == 0 && duplicates <= bound
-      && malformed == 0 && unbalanced == 0
+      && injections.allSatisfy { $0.exceeded == 0 } && malformed == 0 && unbalanced == 0
   }
 
   private static let columns: [(name: String, width: Int)] = [
     ("runs", 5), ("committed", 10), ("rolled back", 12), ("delivered", 10), ("lost", 5), ("phantom", 8),
-    ("repeated", 9), ("explained", 10), ("bound", 7), ("order", 6), ("pause", 7),
+    ("repeated", 9), ("explained", 10), ("bound", 7), ("worst", 10), ("order", 6), ("pause", 7),
   ]
 
   package static var header: String {
@@ -79,7 +84,8 @@ package struct FaultReport: Sendable, Codable {
     if let problem { return name + "FAILED: \(problem)" }
     let values = [
       "\(runs)", "\(committed)", "\(rolledBack)", "\(delivered)", "\(lost)", "\(phantom)", "\(duplicates)",
-      "\(duplicates - unexplained)", "\(bound)", "\(outOfOrder)", String(format: "%.1f s", longestPauseSeconds),
+      "\(duplicates - unexplained)", "\(bound)", worst.map { "\($0.repeated)/\($0.bound)" } ?? "-", "\(outOfOrder)",
+      String(format: "%.1f s", longestPauseSeconds),
     ]
     return name + zip(values, Self.columns).map { $0.leftPadded($1.width) }.joined() + (holds ? "" : "  FAILED")
   }
@@ -94,6 +100,11 @@ package struct FaultReport: Sendable, Codable {
     var lines = kinds.filter { !$0.1.isEmpty }.map { what, pairs in
       let named = pairs.prefix(5).map { "event \($0.event) at \(Mailbox.paths[$0.endpoint])" }.joined(separator: ", ")
       return "\(fault.rawValue): \(pairs.count) \(what): \(named)\(pairs.count > 5 ? ", …" : "")"
+    }
+    if injections.count > 1 {
+      lines += injections.map {
+        "\(fault.rawValue): \($0.fault.rawValue) \($0.count) times, \($0.repeated) repeated of \($0.bound) in flight, at worst \($0.worst.repeated) of \($0.worst.bound)"
+      }
     }
     for pair in result.suspects { lines += outcome.account.timeline(of: pair) }
     lines += outcome.histories

@@ -7,6 +7,10 @@ import Postgres
 /// It explains and bounds repetitions. Whether something was lost, or sent though it never was, is decided without it.
 struct Observer: Sendable {
   let session: Session
+  /// How long before a crash something may have arrived of which the crash took back the record. The loss itself is
+  /// below a second (three times `wal_writer_delay`); the rest is for a dispatcher that was slow to record.
+  static let margin = Duration.seconds(4)
+
   /// Of the endpoints, in the order of their places.
   var endpoints: [Int64] = []
 
@@ -47,15 +51,18 @@ struct Observer: Sendable {
   }
 
   /// Which of them the database does not know to be delivered.
-  func unrecorded(_ answered: Set<Pair>) async throws -> Set<Pair> {
+  /// - Parameter crash: what arrived well before, has been recorded and need not be asked for.
+  func unrecorded(_ arrived: Set<Pair>, since crash: ContinuousClock.Instant) async throws -> Set<Pair> {
+    let window = (.now - crash + Self.margin + Self.margin).seconds
     let recorded = try await pairs(
       """
       SELECT (e.payload ->> 'n')::bigint, a.endpoint_id
-      FROM outbox.attempt a JOIN outbox.event e ON e.id = a.event_id WHERE a.outcome = 'delivered'
+      FROM outbox.attempt a JOIN outbox.event e ON e.id = a.event_id
+      WHERE a.outcome = 'delivered' AND a.at > now() - make_interval(secs => $1)
       """,
-      []
+      [.float8(window)]
     )
-    return answered.subtracting(recorded)
+    return arrived.subtracting(recorded)
   }
 
   private func pairs(_ sql: String, _ parameters: [Parameter]) async throws -> Set<Pair> {
@@ -78,7 +85,7 @@ struct Observer: Sendable {
       """
       SELECT (e.payload ->> 'n')::bigint, n.id
       FROM (SELECT done FROM outbox.position ORDER BY id DESC LIMIT 1) p, outbox.event e, outbox.endpoint n
-      WHERE NOT pg_visible_in_snapshot(e.tx, p.done)
+      WHERE e.tx >= pg_snapshot_xmin(p.done) AND NOT pg_visible_in_snapshot(e.tx, p.done)
       """,
       []
     )
@@ -97,6 +104,25 @@ struct Observer: Sendable {
         """,
         [.int8(Int64(pair.event)), .int8(endpoint)]
       ).rows.compactMap { $0[0] }
+    }
+  }
+
+  /// Of the engine's tables, each with its partitions.
+  func sizes() async throws -> [Tenth.Relation] {
+    try await patiently { connection in
+      try connection.queryText(
+        """
+        SELECT coalesce(p.relname, c.relname), sum(pg_table_size(c.oid)), sum(pg_indexes_size(c.oid))
+        FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid LEFT JOIN pg_class p ON p.oid = i.inhparent
+        WHERE c.relnamespace = 'outbox'::regnamespace AND c.relkind = 'r' GROUP BY 1 ORDER BY 1
+        """
+      ).rows.map { row in
+        Tenth.Relation(
+          name: row[0] ?? "",
+          tableBytes: row[1].flatMap { Int($0) } ?? 0,
+          indexBytes: row[2].flatMap { Int($0) } ?? 0
+        )
+      }
     }
   }
 

@@ -2,97 +2,78 @@ import Foundation
 import Postgres
 import Rig
 
-/// A client of the application: transactions of every kind, one after the other, until it is told to stop.
+/// A client of the application: transactions of every kind, one after the other, for as long as they are permitted.
 ///
 /// Each transaction leaves a row in a table of the application's, as applications do. If a COMMIT got no answer, that row
 /// says what became of it.
-struct Publisher: Sendable {
+struct Publisher {
+  static let count = 6
   static let schema = """
     CREATE TABLE app_transaction (id bigint PRIMARY KEY);
     CREATE TABLE app_key (key text PRIMARY KEY, events bigint NOT NULL DEFAULT 0);
     INSERT INTO app_key SELECT 'k' || i FROM generate_series(1, \(keyCount)) i;
     GRANT SELECT, INSERT, UPDATE ON app_transaction, app_key TO app;
     """
-  static let keyCount = 12
+  private static let keyCount = 12
 
-  enum Kind: CaseIterable {
+  private enum Kind {
     case single, several, rolledBack, savepoint, long, prepared, unprepared
   }
 
-  let session: Session
-  let journal: Journal
-  var random: SeededGenerator
-  /// Between two transactions.
-  var pause = Duration.milliseconds(40)
+  private let publisher: Int
+  private var random: SeededGenerator
+  /// Of transactions and events; no other publisher has the same.
+  private var numbers = 0
 
-  mutating func run(until isOver: @escaping @Sendable () -> Bool) async throws {
-    while !isOver() {
-      let roll = Int.random(in: 0..<100, using: &random)
-      let kind: Kind =
-        switch roll {
-        case 0..<40: .single
-        case 40..<65: .several
-        case 65..<75: .rolledBack
-        case 75..<84: .savepoint
-        case 84..<86: .long
-        case 86..<95: .prepared
-        default: .unprepared
-        }
-      try await publish(kind)
-      try await Task.sleep(for: pause)
+  init(publisher: Int, seed: UInt64) {
+    self.publisher = publisher
+    random = SeededGenerator(seed: seed, stream: 10 + publisher)
+  }
+
+  private mutating func nextNumber() -> Int {
+    numbers += 1
+    return numbers * Self.count + publisher
+  }
+
+  /// One transaction, and what became of it.
+  mutating func publish(_ connected: () throws(PostgresError) -> Connection) throws -> Journal.Transaction {
+    let kind: Kind =
+      switch Int.random(in: 0..<100, using: &random) {
+      case 0..<40: .single
+      case 40..<65: .several
+      case 65..<75: .rolledBack
+      case 75..<84: .savepoint
+      case 84..<86: .long
+      case 86..<95: .prepared
+      default: .unprepared
+      }
+    let id = nextNumber()
+    var transaction = Journal.Transaction()
+    do {
+      // Noted before the COMMIT is sent, so that it is known even if no answer comes.
+      try work(kind, id, connected(), &transaction)
+      transaction.isCommitted = kind != .rolledBack && kind != .unprepared
+    } catch let error as PostgresError {
+      transaction.wasLookedUp = true
+      transaction.isCommitted = try TransactionLookUp(gid: "chaos-\(id)", table: "app_transaction", id: id)
+        .isCommitted(connected, after: error)
     }
+    return transaction
   }
 
-  private struct Draft: Sendable {
-    var id: Int
-    var events: [Journal.Event] = []
-    var undone: [Int] = []
-  }
-
-  private mutating func publish(_ kind: Kind) async throws {
-    let journal = journal
-    let id = journal.nextNumber()
+  private mutating func work(
+    _ kind: Kind,
+    _ id: Int,
+    _ connection: Connection,
+    _ transaction: inout Journal.Transaction
+  ) throws {
     let count = kind == .single ? 1 : Int.random(in: 2...5, using: &random)
     let key = random.happens(0.6) ? "k\(Int.random(in: 1...Self.keyCount, using: &random))" : nil
     let delay = Double.random(in: 0.2...1.5, using: &random)
-    var draft = Draft(id: id)
-    var isUnknown = false
-    var isCommitted = false
-    do {
-      // Noted before the COMMIT is sent, so that it is known even if no answer comes.
-      let box = Box(draft)
-      defer { draft = box.draft }
-      try await session.withConnection { connection in
-        try Self.work(kind, count, key, delay, box, connection, journal)
-      }
-      isCommitted = kind != .rolledBack && kind != .unprepared
-    } catch let error as PostgresError {
-      isUnknown = error.kind == .connection || kind == .prepared || kind == .unprepared
-      // What the server refused was rolled back, except of a transaction that was prepared before.
-    }
-    if isUnknown { isCommitted = try await lookUp(id) }
-    journal.note(draft.events, committed: isCommitted, undone: draft.undone, lookedUp: isUnknown)
-  }
-
-  // @unchecked: written on the session's thread while `publish` waits for it, and read after that.
-  private final class Box: @unchecked Sendable {
-    var draft: Draft
-    init(_ draft: Draft) { self.draft = draft }
-  }
-
-  private static func work(
-    _ kind: Kind,
-    _ count: Int,
-    _ key: String?,
-    _ delay: Double,
-    _ box: Box,
-    _ connection: Connection,
-    _ journal: Journal
-  ) throws {
+    // Half of the transactions have their id before they have their key.
+    let writesFirst = random.happens(0.5)
+    let write = { _ = try connection.query("INSERT INTO app_transaction VALUES ($1)", [.int8(Int64(id))]) }
     try connection.execute("BEGIN")
-    // Every other transaction has its id before it has its key.
-    let writesFirst = box.draft.id % 2 == 0
-    let write = { _ = try connection.query("INSERT INTO app_transaction VALUES ($1)", [.int8(Int64(box.draft.id))]) }
     if writesFirst { try write() }
     var index: Int?
     if let key {
@@ -102,17 +83,18 @@ struct Publisher: Sendable {
     }
     if !writesFirst { try write() }
     for position in 0..<count {
-      let number = journal.nextNumber()
       if kind == .savepoint, position == 1 {
-        let undone = journal.nextNumber()
+        let undone = nextNumber()
+        transaction.undone.append(undone)
         try connection.execute("SAVEPOINT s")
         try insert(undone, key, connection)
         try connection.execute("ROLLBACK TO SAVEPOINT s")
-        box.draft.undone.append(undone)
       }
       if kind == .long, position == 1 { Thread.sleep(forTimeInterval: delay) }
+      let place = key.flatMap { key in index.map { Journal.Place(key: key, index: $0 + position) } }
+      let number = nextNumber()
+      transaction.events.append(.init(number: number, place: place))
       try insert(number, key, connection)
-      box.draft.events.append(.init(number: number, place: key.flatMap { key in index.map { (key, $0 + position) } }))
     }
     if let key {
       _ = try connection.query(
@@ -120,46 +102,26 @@ struct Publisher: Sendable {
         [.text(key), .int8(Int64(count))]
       )
     }
-    try end(kind, box.draft.id, connection)
+    try end(kind, "chaos-\(id)", connection)
   }
 
-  private static func end(_ kind: Kind, _ id: Int, _ connection: Connection) throws {
+  private func end(_ kind: Kind, _ gid: String, _ connection: Connection) throws {
     switch kind {
-    case .single, .several, .savepoint, .long:
-      try connection.execute("COMMIT")
+    case .single, .several, .savepoint, .long: try connection.execute("COMMIT")
     case .rolledBack: try connection.execute("ROLLBACK")
     case .prepared:
-      try connection.execute("PREPARE TRANSACTION 'chaos-\(id)'")
-      try connection.execute("COMMIT PREPARED 'chaos-\(id)'")
+      try connection.execute("PREPARE TRANSACTION '\(gid)'")
+      try connection.execute("COMMIT PREPARED '\(gid)'")
     case .unprepared:
-      try connection.execute("PREPARE TRANSACTION 'chaos-\(id)'")
-      try connection.execute("ROLLBACK PREPARED 'chaos-\(id)'")
+      try connection.execute("PREPARE TRANSACTION '\(gid)'")
+      try connection.execute("ROLLBACK PREPARED '\(gid)'")
     }
   }
 
-  private static func insert(_ number: Int, _ key: String?, _ connection: Connection) throws {
+  private func insert(_ number: Int, _ key: String?, _ connection: Connection) throws {
     _ = try connection.query(
       "INSERT INTO outbox.event (type, key, payload) VALUES ('order.created', $1, $2)",
       [.text(key), .jsonb("{\"n\": \(number)}")]
     )
-  }
-
-  /// What became of a transaction, asked until there is an answer. One that is still prepared is rolled back: nobody was
-  /// told that it is committed.
-  private func lookUp(_ id: Int) async throws -> Bool {
-    while true {
-      do {
-        return try await session.withConnection { connection in
-          let prepared = try connection.query(
-            "SELECT 1 FROM pg_prepared_xacts WHERE gid = $1",
-            [.text("chaos-\(id)")]
-          )
-          if prepared.count > 0 { try connection.execute("ROLLBACK PREPARED 'chaos-\(id)'") }
-          return try connection.query("SELECT 1 FROM app_transaction WHERE id = $1", [.int8(Int64(id))]).count > 0
-        }
-      } catch is PostgresError {
-        try await Task.sleep(for: .milliseconds(100))
-      }
-    }
   }
 }

@@ -5,43 +5,19 @@ import Rig
 
 /// Faults of PostgreSQL.
 extension Scene {
-  func terminate(_ place: Int, _ incident: inout Incident) async throws {
-    try await ready(place)
-    incident.inFlight = try await observer.inFlight(pid: crew.child(place)?.pid)
-    try await observer.execute(
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '\(Self.role(place))'"
-    )
-  }
-
-  func crash(_ random: inout SeededGenerator, _ incident: inout Incident) async throws {
-    let server = servers.primary
-    try await server.halt(.immediate)
-    try await Task.sleep(for: .milliseconds(Int.random(in: 0...800, using: &random)))
-    incident.inFlight = try await crew.whileFrozen {
-      try await server.resume()
-      return try await exposed()
-    }
-  }
-
   func failOver(_ incident: inout Incident) async throws {
+    let began = incident.began
     incident.inFlight = try await crew.whileFrozen {
       try await servers.promote()
-      return try await exposed()
+      return try await saboteur.exposed(since: began)
     }
     try await Task.sleep(for: .seconds(1))
     try await servers.attachStandby()
   }
 
-  /// After a crash, while dispatchers stand still: what has arrived, or is on its way, and is not recorded. A crash takes
-  /// back the last asynchronous commits: outcomes, and cuts.
-  private func exposed() async throws -> Set<Pair> {
-    let inFlight = try await observer.inFlight().union(try await observer.uncut())
-    try await Task.sleep(for: .milliseconds(100))
-    return inFlight.union(try await observer.unrecorded(Set(mailbox.arrivals.map(\.pair))))
-  }
-
   func fillDisk(_ random: inout SeededGenerator, _ incident: inout Incident) async throws {
     guard let disk else { throw ChaosError("there is no small disk") }
+    let began = incident.began
     let server = servers.primary
     let end = ContinuousClock.now + .milliseconds(Int.random(in: 1500...4000, using: &random))
     while .now < end {
@@ -55,15 +31,15 @@ extension Scene {
         try await server.resume()
         return try await observer.session.canWork()
       }
-      return try await exposed()
+      return try await saboteur.exposed(since: began)
     }
   }
 
   /// All connections are taken, those of a dispatcher among them. It may lose its lease for it.
   func hogConnections(_ place: Int, _ random: inout SeededGenerator, _ incident: inout Incident) async throws {
-    try await ready(place)
+    try await saboteur.ready(place)
     var hogs = try await takeAll()
-    try await terminate(place, &incident)
+    try await saboteur.terminate(place, &incident)
     guard let pid = crew.child(place)?.pid else { return }
     let end = ContinuousClock.now + .milliseconds(Int.random(in: 500...5000, using: &random))
     incident.inFlight.formUnion(
@@ -78,7 +54,7 @@ extension Scene {
       }
     )
     for hog in hogs { await hog.disconnect() }
-    for place in 0..<Crew.size { try await ready(place) }
+    for place in 0..<Crew.size { try await saboteur.ready(place) }
   }
 
   private func takeAll() async throws -> [Session] {
@@ -96,7 +72,7 @@ extension Scene {
 
   func breakPooler(_ round: Int, _ incident: inout Incident) async throws {
     guard let pooler else { throw ChaosError("there is no pooler") }
-    for place in 0..<Crew.size { try await ready(place) }
+    for place in 0..<Crew.size { try await saboteur.ready(place) }
     incident.inFlight = try await observer.inFlight()
     if round % 2 == 0 {
       if let child = await pooler.kill() { keeper.forget(child) }

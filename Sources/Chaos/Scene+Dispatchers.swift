@@ -3,16 +3,45 @@ import Rig
 
 /// Faults of dispatchers.
 extension Scene {
-  func inject(_ fault: Fault, _ round: Int, _ random: inout SeededGenerator) async throws -> Incident {
-    let place = Int.random(in: 0..<Crew.size, using: &random)
+  /// Several faults that overlap in time, of different kinds and each at another dispatcher. What they are, and when each
+  /// begins, is drawn before any does: how long one takes does not change the others.
+  func injectSeveral(_ random: inout SeededGenerator) async throws -> [Incident] {
+    let faults = Fault.mixable.shuffled(using: &random).prefix(Int.random(in: 2...3, using: &random))
+    let places = (0..<Crew.size).shuffled(using: &random)
+    let plan = zip(faults, places).map { fault, place in
+      (
+        fault: fault, place: place, delay: Duration.milliseconds(Int.random(in: 0...1500, using: &random)),
+        random: SeededGenerator(seed: random.next(), stream: 0)
+      )
+    }
+    return try await withThrowingTaskGroup(of: Incident.self) { group in
+      for one in plan {
+        group.addTask {
+          try await Task.sleep(for: one.delay)
+          var random = one.random
+          return try await inject(one.fault, at: one.place, 0, &random)
+        }
+      }
+      var incidents: [Incident] = []
+      for try await incident in group { incidents.append(incident) }
+      return incidents.sorted { $0.began < $1.began }
+    }
+  }
+
+  func inject(
+    _ fault: Fault,
+    at place: Int,
+    _ round: Int,
+    _ random: inout SeededGenerator
+  ) async throws -> Incident {
     let began = ContinuousClock.now
     var incident = Incident(fault: fault, began: began, ended: began)
     switch fault {
-    case .kill: try await kill(place, &incident)
-    case .zombie: try await stopAndContinue(place, short: random.happens(0.25), &random, &incident)
-    case .terminate: try await terminate(place, &incident)
-    case .crash: try await crash(&random, &incident)
-    case .databaseNetwork: try await disturbDatabase(place, &random, &incident)
+    case .kill: try await saboteur.kill(place, &incident)
+    case .zombie: try await saboteur.stopAndContinue(place, short: random.happens(0.25), &random, &incident)
+    case .terminate: try await saboteur.terminate(place, &incident)
+    case .crash: try await saboteur.crash(&random, &incident)
+    case .databaseNetwork: try await saboteur.disturbDatabase(place, &random, &incident)
     case .receiverNetwork: try await disturbReceiver(&random, &incident)
     case .failover: try await failOver(&incident)
     case .diskFull: try await fillDisk(&random, &incident)
@@ -27,46 +56,12 @@ extension Scene {
     return incident
   }
 
-  /// Stopped first, so that what is in flight can be counted and does not change any more.
-  private func kill(_ place: Int, _ incident: inout Incident) async throws {
-    incident.inFlight = try await freeze(place)
-    try await crew.end(place, with: SIGKILL)
-  }
-
-  private func freeze(_ place: Int) async throws -> Set<Pair> {
-    try await ready(place)
-    guard let child = crew.child(place) else { throw ChaosError("dispatcher \(place) is not running") }
-    child.signal(SIGSTOP)
-    // A statement that it had sent comes to its end without it.
-    try await Task.sleep(for: .milliseconds(50))
-    return try await observer.inFlight(pid: child.pid)
-  }
-
-  private func stopAndContinue(
-    _ place: Int,
-    short: Bool,
-    _ random: inout SeededGenerator,
-    _ incident: inout Incident
-  ) async throws {
-    incident.inFlight = try await freeze(place)
-    guard let child = crew.child(place) else { throw ChaosError("dispatcher \(place) is not running") }
-    defer { child.signal(SIGCONT) }
-    if short {
-      try await Task.sleep(for: .milliseconds(Int.random(in: 100...2000, using: &random)))
-    } else {
-      try await eventually("others take over from a stopped dispatcher", within: .seconds(40)) {
-        try await observer.int("SELECT count(*) FROM outbox.dispatcher WHERE pid = \(child.pid)") == 0
-      }
-      try await Task.sleep(for: .milliseconds(Int.random(in: 0...500, using: &random)))
-    }
-  }
-
   /// Of one host, or of all at once. Dispatchers must not care: they keep their leases, and deliver.
   private func jump(_ place: Int, _ random: inout SeededGenerator) async throws {
     let hours = Int.random(in: 1...24, using: &random)
     let seconds = random.happens(0.6) ? -hours * 3600 : hours * 3600
     let places = random.happens(0.5) ? Array(0..<Crew.size) : [place]
-    for place in 0..<Crew.size { try await ready(place) }
+    for place in 0..<Crew.size { try await saboteur.ready(place) }
     let leases = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM outbox.dispatcher"
     let before = try await observer.text(leases)
     for place in places { try clocks?.set(place, bySeconds: seconds) }
@@ -81,9 +76,9 @@ extension Scene {
 
   /// A rolling update. There is but one version to be had; the other is one by name only.
   private func replace(_ place: Int, _ round: Int) async throws {
-    try await ready(place)
+    try await saboteur.ready(place)
     try await crew.end(place, with: SIGTERM)
-    try await ready(place)
+    try await saboteur.ready(place)
     guard let pid = crew.child(place)?.pid else { return }
     try await observer.execute("UPDATE outbox.dispatcher SET version = '0.0.\(round)' WHERE pid = \(pid)")
   }

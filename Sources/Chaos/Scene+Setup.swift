@@ -21,16 +21,13 @@ extension Scene {
     }
     let result: Swift.Result<Outcome, any Error>
     do {
-      let mailbox = try Mailbox(random: SeededGenerator(seed: seed, stream: 2))
-      result = .success(
-        try await withThrowingTaskGroup(of: Void.self) { group in
-          group.addTask { try await mailbox.run() }
-          defer { group.cancelAll() }
-          let scene = try await prepare(fault, servers, mailbox, keeper, disk, seed: seed, logs: logs)
-          defer { for link in scene.databaseLinks + [scene.receiverLink] { link.stop() } }
-          return try await scene.play(rounds: rounds)
-        }
-      )
+      var random = SeededGenerator(seed: seed, stream: 2)
+      let mailbox = Mailbox(random: SeededGenerator(seed: seed, stream: 3))
+      let receiver = try RawReceiver(paths: Mailbox.paths, recipient: mailbox, random: &random)
+      defer { receiver.stop() }
+      let scene = try await prepare(fault, servers, mailbox, receiver, keeper, disk, seed: seed, logs: logs)
+      defer { for link in scene.databaseLinks + [scene.receiverLink] { link.stop() } }
+      result = .success(try await scene.play(rounds: rounds))
     } catch {
       result = .failure(error)
     }
@@ -48,13 +45,14 @@ extension Scene {
     _ fault: Fault,
     _ servers: Servers,
     _ mailbox: Mailbox,
+    _ receiver: RawReceiver,
     _ keeper: ChildKeeper,
     _ disk: SmallDisk?,
     seed: UInt64,
     logs: URL
   ) async throws -> Scene {
     let session = Session(.init(connectionString: servers.connectionString(user: "postgres")), name: "observer")
-    let receiverLink = try Link(to: try await mailbox.waitUntilListening())
+    let receiverLink = try Link(to: receiver.port)
     receiverLink.close(share: 0.002)
     var observer = Observer(session: session)
     observer.endpoints = try await session.withConnection { connection in
@@ -66,7 +64,7 @@ extension Scene {
       try connection.execute(Publisher.schema)
       // Nothing is given up for want of an answer, unless that is what the scene is about.
       let timeout = fault == .receiverNetwork || fault == .mixed ? 6 : 30
-      return try addEndpoints(connection, port: receiverLink.port, secret: mailbox.secret, timeoutSeconds: timeout)
+      return try addEndpoints(connection, port: receiverLink.port, secret: receiver.secret, timeoutSeconds: timeout)
     }
     var urls = (0..<Crew.size).map { servers.connectionString(user: role($0)) }
     var links: [Link] = []
@@ -89,7 +87,7 @@ extension Scene {
       pooler = made
     default: break
     }
-    let clocks = fault == .clock ? try Clocks.library.map { try Clocks(library: $0, directory: logs) } : nil
+    let clocks = fault == .clock ? try HostClock.library.map { try Clocks(library: $0, directory: logs) } : nil
     return Scene(
       fault: fault,
       servers: servers,

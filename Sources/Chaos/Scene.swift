@@ -24,16 +24,21 @@ struct Scene: Sendable {
   let logs: URL
   let seed: UInt64
 
-  static let publishers = 6
   /// With nothing arriving for so long, what is missing counts as lost.
   static let patience = Duration.seconds(45)
+
+  var saboteur: Saboteur {
+    Saboteur(crew: crew, servers: servers, observer: observer, databaseLinks: databaseLinks) { [mailbox] crash in
+      mailbox.arrived(since: crash - Observer.margin)
+    }
+  }
 
   /// What prevents this fault here, in words; nil if nothing does.
   static func obstacle(to fault: Fault) -> String? {
     switch fault {
     case .diskFull where geteuid() != 0: "needs root, to mount a small file system"
     case .pooler where Pooler.program == nil: "pgbouncer is not installed"
-    case .clock where Clocks.library == nil:
+    case .clock where HostClock.library == nil:
       "libHostClock.so is not beside the executable: swift build --product HostClock"
     default: nil
     }
@@ -56,7 +61,7 @@ struct Scene: Sendable {
     return try await withThrowingTaskGroup(of: Void.self) { group in
       defer { group.cancelAll() }
       group.addTask { try await crew.supervise() }
-      for place in 0..<Crew.size { try await ready(place) }
+      for place in 0..<Crew.size { try await saboteur.ready(place) }
       async let publishing: Void = publish { isOver.isSet }
       var incidents: [Incident] = []
       var random = SeededGenerator(seed: seed, stream: 1)
@@ -64,8 +69,11 @@ struct Scene: Sendable {
       do {
         try await eventually("deliveries begin", within: .seconds(30)) { mailbox.answeredCount > 100 }
         for round in 0..<rounds {
-          let next = fault == .mixed ? Fault.mixable[Int.random(in: 0..<Fault.mixable.count, using: &random)] : fault
-          incidents.append(try await inject(next, round, &random))
+          if fault == .mixed {
+            incidents += try await injectSeveral(&random)
+          } else {
+            incidents.append(try await inject(fault, at: Int.random(in: 0..<Crew.size, using: &random), round, &random))
+          }
           try await Task.sleep(for: .milliseconds(Int.random(in: 200...1200, using: &random)))
         }
       } catch {
@@ -97,17 +105,19 @@ struct Scene: Sendable {
   }
 
   private func publish(until isOver: @escaping @Sendable () -> Bool) async throws {
-    let connection = servers.connectionString(user: "app")
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      for index in 0..<Self.publishers {
-        var publisher = Publisher(
-          session: Session(ConnectionConfiguration(connectionString: connection), name: "publisher"),
-          journal: journal,
-          random: SeededGenerator(seed: seed, stream: 10 + index)
-        )
-        group.addTask { try await publisher.run(until: isOver) }
-      }
-      try await group.waitForAll()
+    try await Publishers(
+      count: Publisher.count,
+      isBulk: false,
+      seed: seed,
+      database: servers.connectionString(user: "app"),
+      keeper: keeper,
+      logs: logs
+    ).run {
+      // Of each publisher, between two transactions.
+      Thread.sleep(forTimeInterval: 0.04)
+      return !isOver()
+    } take: { (transaction: Journal.Transaction) in
+      journal.note(transaction)
     }
   }
 
@@ -131,15 +141,6 @@ struct Scene: Sendable {
     }
   }
 
-  /// Waits until a dispatcher has its lease.
-  func ready(_ place: Int) async throws {
-    try await eventually("dispatcher \(place) has a lease", within: .seconds(40)) {
-      guard let pid = crew.child(place)?.pid else { return false }
-      return try await observer.int(
-        "SELECT count(*) FROM outbox.dispatcher WHERE pid = \(pid) AND expires_at > clock_timestamp()"
-      ) > 0
-    }
-  }
 }
 
 /// Set once, read by many.

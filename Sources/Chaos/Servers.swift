@@ -8,8 +8,8 @@ final class Servers: Sendable {
   /// First the primary.
   private let all: Mutex<[EmbeddedPostgres]>
 
-  init(settings: [String: String], directory: URL?, standby: Bool) async throws {
-    let options = EmbeddedPostgres.Options(settings: settings, directory: directory, fsync: true)
+  init(settings: [String: String], directory: URL?, standby: Bool, prefix: [String] = []) async throws {
+    let options = EmbeddedPostgres.Options(settings: settings, directory: directory, fsync: true, prefix: prefix)
     let primary = try await EmbeddedPostgres.start(options)
     all = Mutex([primary])
     guard standby else { return }

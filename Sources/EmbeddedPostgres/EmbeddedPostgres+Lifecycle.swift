@@ -16,7 +16,7 @@ extension EmbeddedPostgres {
     if pid != nil { return }
     let log = try Log(logFile)
     let child = try tools.spawnAsOwner(
-      [binaries.postgres, "-D", dataDirectory.path],
+      prefix + [binaries.postgres, "-D", dataDirectory.path],
       output: logFile,
       announcing: keeper
     )

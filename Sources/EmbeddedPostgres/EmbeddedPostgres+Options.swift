@@ -15,6 +15,8 @@ extension EmbeddedPostgres {
     /// Off, an operating system crash would corrupt the cluster; a crash of PostgreSQL alone does not.
     package var fsync: Bool
     package var startTimeout: Duration
+    /// A command that becomes the server, such as `env` with variables for it.
+    package var prefix: [String]
 
     package init(
       binaries: String? = nil,
@@ -22,7 +24,8 @@ extension EmbeddedPostgres {
       tls: Bool = false,
       directory: URL? = nil,
       fsync: Bool = false,
-      startTimeout: Duration = .seconds(60)
+      startTimeout: Duration = .seconds(60),
+      prefix: [String] = []
     ) {
       self.binaries = binaries
       self.settings = settings
@@ -30,6 +33,7 @@ extension EmbeddedPostgres {
       self.directory = directory
       self.fsync = fsync
       self.startTimeout = startTimeout
+      self.prefix = prefix
     }
   }
 

@@ -21,10 +21,11 @@ package final class EmbeddedPostgres: Sendable {
   let tools: ToolRunner
   let keeper: Keeper
   let startTimeout: Duration
+  let prefix: [String]
   /// nil while the server is not running, as far as we have looked.
   let postmaster = Mutex<ChildProcess?>(nil)
 
-  private init(cluster: Cluster, port: UInt16, timeout: Duration) {
+  private init(cluster: Cluster, port: UInt16, _ options: Options) {
     self.port = port
     directory = cluster.directory
     version = cluster.version
@@ -32,7 +33,8 @@ package final class EmbeddedPostgres: Sendable {
     binaries = cluster.binaries
     tools = cluster.tools
     keeper = cluster.keeper
-    startTimeout = timeout
+    startTimeout = options.startTimeout
+    prefix = options.prefix
   }
 
   /// Makes a new cluster in a fresh directory, starts it and returns once it accepts connections.
@@ -57,7 +59,7 @@ package final class EmbeddedPostgres: Sendable {
   private static func start(_ cluster: Cluster, _ options: Options) async throws -> EmbeddedPostgres {
     let port = try FreePort.find()
     try cluster.writeConfiguration(port: port, options)
-    let server = EmbeddedPostgres(cluster: cluster, port: port, timeout: options.startTimeout)
+    let server = EmbeddedPostgres(cluster: cluster, port: port, options)
     try await server.resume()
     return server
   }

@@ -1,8 +1,8 @@
 import Foundation
 
 /// What /proc tells of other processes. `stat` is readable even where an unprivileged container hides the rest.
-enum ProcessTable {
-  static func children(of parent: pid_t) -> [pid_t] {
+package enum ProcessTable {
+  package static func children(of parent: pid_t) -> [pid_t] {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
     return names.compactMap { pid_t($0) }.filter { status(of: $0)?.parent == parent }
   }

@@ -7,6 +7,25 @@ extension KillTests {
     try await chaos("kill", "crash", "--rounds", "2")
   }
 
+  @Test func nothingIsLostThroughFaultsThatOverlap() async throws {
+    try await chaos("mixed", "--rounds", "2")
+  }
+
+  /// Too short for its trends to be judged: what arrived is.
+  @Test func aShortEnduranceRunHolds() async throws {
+    try await chaos("endurance", "--deliveries", "30000", "--fault-every", "3s")
+  }
+
+  @Test func wrongOptionsOfAnEnduranceRunAreRefused() async throws {
+    let wrong = [
+      ["--deliveries", "1"], ["--fault-every", "soon"], ["--duration", "0s"], ["--report", "/nowhere/file"],
+    ]
+    for arguments in wrong {
+      let run = try await MartletProcess.run(["chaos", "endurance"] + arguments)
+      #expect(run.status == 64 && run.errors.contains(arguments[1]), "\(arguments): \(run.errors)")
+    }
+  }
+
   /// With this seed all hosts' clocks go back at once: whoever waits until a time of day would stop.
   @Test func aHostsClockMayBeSetAnyhow() async throws {
     try await chaos("clock", "--rounds", "2", "--seed", "6")
