@@ -11,6 +11,7 @@ let strict: [SwiftSetting] = [
 let migrations = [
   "0001_tables", "0002_endpoints", "0003_publish", "0004_cut", "0005_deliver", "0006_maintain", "0007_operate",
   "0008_reconcile", "0009_roles", "0010_replay", "0011_credentials", "0012_transform",
+  "0013_tenants",
 ]
 
 let package = Package(

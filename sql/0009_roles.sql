@@ -33,7 +33,7 @@ GRANT USAGE ON SCHEMA outbox TO outbox_publisher, outbox_dispatcher, outbox_oper
 
 -- A publisher inserts events, and nothing else: not their id, not their tx, and it reads nothing.
 GRANT INSERT (type, tenant, key, payload, metadata, not_before) ON outbox.event TO outbox_publisher;
-GRANT EXECUTE ON FUNCTION outbox.publish, outbox.uuid_v7() TO outbox_publisher;
+GRANT EXECUTE ON FUNCTION outbox.publish, outbox.uuid_v7(), outbox.may_speak_for_martlet() TO outbox_publisher;
 
 GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.endpoint_secret, outbox.position, outbox.dispatcher,
   outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting,

@@ -28,5 +28,6 @@ package struct Migration: Sendable {
     Migration(10, "0010_replay", PackageResources._010_replay_sql),
     Migration(11, "0011_credentials", PackageResources._011_credentials_sql),
     Migration(12, "0012_transform", PackageResources._012_transform_sql),
+    Migration(13, "0013_tenants", PackageResources._013_tenants_sql),
   ]
 }
