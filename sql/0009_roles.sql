@@ -64,4 +64,8 @@ GRANT UPDATE ON outbox.delivery, outbox.endpoint_health, outbox.dispatcher, outb
 GRANT DELETE ON outbox.delivery, outbox.dead_letter, outbox.dispatcher, outbox.batch TO outbox_operator;
 
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA outbox TO outbox_dispatcher, outbox_operator;
+-- But for triggers, which run for whoever changes their table without this right. It is the right to attach them to a table of
+-- one's own, with types of one's own, whose casts would then run with the owner's rights.
+REVOKE EXECUTE ON FUNCTION outbox.check_endpoint, outbox.subscribe_endpoint, outbox.forget_endpoint, outbox.check_secret,
+  outbox.tell_of_expiry FROM outbox_dispatcher, outbox_operator;
 COMMIT;
