@@ -167,6 +167,24 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    // What parses bytes from outside, with generators and oracles: for scripts/fuzz, and a little for every run of the tests.
+    .target(
+      name: "Fuzzing",
+      dependencies: [
+        "CLibCurl", "Dispatcher", "HTTPDelivery", "OutboxStore", "Postgres", "Receiver", "SecretSealing",
+        "WebhookSignature",
+        .product(name: "Crypto", package: "swift-crypto"),
+      ],
+      path: "Tests/Fuzzing",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "fuzz",
+      dependencies: ["Fuzzing", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "Tests/FuzzCommand",
+      swiftSettings: strict
+    ),
+    .testTarget(name: "FuzzTests", dependencies: ["Dispatcher", "Fuzzing", "Postgres"], swiftSettings: strict),
     .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
     .testTarget(
       name: "OutboxStoreTests",
