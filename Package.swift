@@ -184,6 +184,8 @@ let package = Package(
       path: "Tests/FuzzCommand",
       swiftSettings: strict
     ),
+    // What the documents promise is there.
+    .testTarget(name: "DocumentTests", swiftSettings: strict),
     .testTarget(name: "FuzzTests", dependencies: ["Dispatcher", "Fuzzing", "Postgres"], swiftSettings: strict),
     .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
     .testTarget(
