@@ -5,7 +5,8 @@ import Postgres
 import Testing
 
 /// A short run of what `scripts/fuzz` does by the million, from another seed every time, or from MARTLET_SEED.
-@Suite struct FuzzTests {
+/// One target at a time: the note of what is running, for a trap, is the process's.
+@Suite(.serialized) struct FuzzTests {
   @Test(arguments: FuzzTarget.all.map(\.name))
   func noInputTrapsOrIsMisread(target name: String) throws {
     let target = try #require(FuzzTarget.all.first { $0.name == name })
