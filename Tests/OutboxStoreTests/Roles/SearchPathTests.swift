@@ -65,8 +65,7 @@ import Testing
         "INSERT INTO pg_temp.endpoint (id, state) VALUES ('1', 'enabled'); DELETE FROM pg_temp.endpoint"
       )
       #expect(try await owner.column("SELECT who FROM traces") == [])
-      try await client.session.disconnect()
-      try await owner.execute("DROP OWNED BY \(role); DROP ROLE \(role)")
+      try await owner.execute("DROP OWNED BY \(role) CASCADE; DROP ROLE \(role)")
     }
   }
 
