@@ -11,6 +11,7 @@ let strict: [SwiftSetting] = [
 let migrations = [
   "0001_tables", "0002_endpoints", "0003_publish", "0004_cut", "0005_deliver", "0006_maintain", "0007_operate",
   "0008_reconcile", "0009_roles", "0010_replay", "0011_credentials", "0012_transform", "0013_prove",
+  "0014_tenants",
 ]
 
 let package = Package(
@@ -166,6 +167,26 @@ let package = Package(
       ],
       swiftSettings: strict
     ),
+    // What parses bytes from outside, with generators and oracles: for scripts/fuzz, and a little for every run of the tests.
+    .target(
+      name: "Fuzzing",
+      dependencies: [
+        "CLibCurl", "Dispatcher", "HTTPDelivery", "OutboxStore", "Postgres", "Receiver", "SecretSealing",
+        "WebhookSignature",
+        .product(name: "Crypto", package: "swift-crypto"),
+      ],
+      path: "Tests/Fuzzing",
+      swiftSettings: strict
+    ),
+    .executableTarget(
+      name: "fuzz",
+      dependencies: ["Fuzzing", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+      path: "Tests/FuzzCommand",
+      swiftSettings: strict
+    ),
+    // What the documents promise is there.
+    .testTarget(name: "DocumentTests", swiftSettings: strict),
+    .testTarget(name: "FuzzTests", dependencies: ["Dispatcher", "Fuzzing", "Postgres"], swiftSettings: strict),
     .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
     .testTarget(
       name: "OutboxStoreTests",

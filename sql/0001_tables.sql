@@ -63,6 +63,7 @@ INSERT INTO outbox.setting VALUES
   ('attempt_retention',     '7 days',  'history older than this is dropped, a day at a time'),
   ('dead_letter_retention', '90 days', 'dead letters older than this are deleted'),
   ('proof_retention',       '90 days', 'what has been proved of events older than this is forgotten, unless something still waits'),
+  ('secret_retention',      '7 days',  'signing secrets are deleted so long after they expired, but for the newest of each endpoint'),
   ('partitions_ahead',      '3',       'days for which partitions exist in advance'),
   ('position_rows',         '1000',    'newest rows kept in outbox.position'),
   ('lock_timeout',          '500 ms',  'how long maintenance waits for a table lock before it tries again on its next run');
@@ -105,6 +106,18 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
   SELECT to_timestamp(('x0000' || substr(replace(id::text, '-', ''), 1, 12))::bit(64)::bigint / 1000.0)
 $$;
 
+-- Whether the current role may publish events in Martlet's own name, of types that begin with `martlet.`: the owner of the
+-- schema, dispatchers and operators. In PL/pgSQL, so that nothing of it is looked at for any other event.
+CREATE FUNCTION outbox.may_speak_for_martlet() RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN EXISTS (
+    SELECT FROM pg_roles r
+    WHERE (r.rolname IN ('outbox_dispatcher', 'outbox_operator')
+           OR r.oid = (SELECT n.nspowner FROM pg_namespace n WHERE n.nspname = 'outbox'))
+      AND pg_has_role(r.oid, 'USAGE'));
+END $$;
+
 -- The log. Append-only: nobody updates an event, and whole days are dropped. `tx` is what makes the cut exact.
 CREATE TABLE outbox.event (
   id         uuid NOT NULL DEFAULT outbox.uuid_v7(),
@@ -119,6 +132,9 @@ CREATE TABLE outbox.event (
   PRIMARY KEY (id),
   CONSTRAINT event_type_is_1_to_255_letters_digits_or_marks
     CHECK (type ~ '^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,254}$'),
+  -- A receiver may trust what it is told of its endpoint. A constraint rather than a trigger: it costs an insert a comparison,
+  -- and COPY goes on writing many rows at once.
+  CONSTRAINT event_type_martlet_is_reserved CHECK (type NOT LIKE 'martlet.%' OR outbox.may_speak_for_martlet()),
   CONSTRAINT event_tenant_is_at_most_255_bytes CHECK (octet_length(tenant) <= 255),
   CONSTRAINT event_key_is_1_to_1024_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
   -- As text, which is what is sent: 1e131071 takes a few bytes as jsonb and 131,072 as text.

@@ -5,7 +5,7 @@ SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(3, 'publish');
 
 -- Inserts an event in the caller's transaction and returns its id: the event is delivered if and only if that
--- transaction commits. Types that begin with `martlet.` are reserved: Martlet publishes them itself.
+-- transaction commits. Types that begin with `martlet.` are refused: Martlet publishes them itself.
 --
 -- With `dedup_key` it publishes once: whoever publishes with the same key for the same tenant until `dedup_window` (at most
 -- 30 days) has passed since then gets the id of that event, and nothing is inserted. If a transaction that used the key is
@@ -25,6 +25,9 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
   event uuid;
 BEGIN
+  IF type LIKE 'martlet.%' THEN  -- the constraint sees the owner's rights here, and would let it pass
+    RAISE EXCEPTION 'the type must not begin with "martlet.": such events are Martlet''s own' USING ERRCODE = 'check_violation';
+  END IF;
   IF dedup_key IS NULL THEN
     INSERT INTO outbox.event (type, payload, key, tenant, metadata, not_before)
     VALUES (type, payload, key, coalesce(tenant, ''), coalesce(metadata, '{}'), not_before) RETURNING id INTO event;

@@ -16,8 +16,9 @@ BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(4, 'cut');
 
+-- Plain SQL without SET, so that it is inlined; every name is therefore qualified.
 CREATE FUNCTION outbox.lock_number(id bigint) RETURNS int
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT (id % 2147483647)::pg_catalog.int4 $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT (id OPERATOR(pg_catalog.%) 2147483647::pg_catalog.int8)::pg_catalog.int4 $$;
 
 -- Registers a dispatcher and returns its id, the name of its lease.
 CREATE FUNCTION outbox.register(name text, host text, pid int, version text, lease interval DEFAULT '15 s')

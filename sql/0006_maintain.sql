@@ -108,8 +108,9 @@ BEGIN
   RETURN 'dropped';
 END $$;
 
--- Creates partitions ahead, drops those past retention, deletes old dead letters, trims outbox.position and outbox.proof.
--- What a proof has still to look for stays until then (outbox.prove), whatever its age. Any number may run; one works. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
+-- Creates partitions ahead, drops those past retention, deletes old dead letters and expired secrets, trims outbox.position
+-- and outbox.proof. What a proof has still to look for stays until then (outbox.prove), whatever its age. Any number may
+-- run; one works. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
 -- queue behind somebody's long transaction. Returns what it did, a line each.
 -- What takes long comes first, what locks the log last: its locks are held until the end.
 -- SECURITY DEFINER: the dispatcher runs it, and must not otherwise be able to alter the schema.
@@ -147,6 +148,19 @@ BEGIN
     GET DIAGNOSTICS removed = ROW_COUNT;
     IF removed > 0 THEN
       action := 'deleted'; subject := removed || ' expired deduplication keys';
+      RETURN NEXT;
+    END IF;
+    -- The newest stays, though it has expired: it says what kind of secret the next one is to be. One that the sweep of a
+    -- dispatcher is just sealing is left to it.
+    DELETE FROM outbox.endpoint_secret s USING (
+      SELECT x.endpoint_id, x.id FROM outbox.endpoint_secret x
+      WHERE x.expires_at < clock_timestamp() - outbox.setting('secret_retention')::interval
+        AND EXISTS (SELECT FROM outbox.endpoint_secret n WHERE n.endpoint_id = x.endpoint_id AND n.id > x.id)
+      FOR UPDATE SKIP LOCKED) x
+    WHERE s.endpoint_id = x.endpoint_id AND s.id = x.id;
+    GET DIAGNOSTICS removed = ROW_COUNT;
+    IF removed > 0 THEN
+      action := 'deleted'; subject := removed || ' expired secrets';
       RETURN NEXT;
     END IF;
     DELETE FROM outbox.position

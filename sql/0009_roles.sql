@@ -33,7 +33,7 @@ GRANT USAGE ON SCHEMA outbox TO outbox_publisher, outbox_dispatcher, outbox_oper
 
 -- A publisher inserts events, and nothing else: not their id, not their tx, and it reads nothing.
 GRANT INSERT (type, tenant, key, payload, metadata, not_before) ON outbox.event TO outbox_publisher;
-GRANT EXECUTE ON FUNCTION outbox.publish, outbox.uuid_v7() TO outbox_publisher;
+GRANT EXECUTE ON FUNCTION outbox.publish, outbox.uuid_v7(), outbox.may_speak_for_martlet() TO outbox_publisher;
 
 GRANT SELECT ON outbox.event, outbox.endpoint, outbox.subscription, outbox.past_subscription, outbox.endpoint_secret, outbox.position, outbox.dispatcher,
   outbox.batch, outbox.delivery, outbox.attempt, outbox.dead_letter, outbox.endpoint_health, outbox.migration, outbox.setting,
@@ -64,4 +64,8 @@ GRANT UPDATE ON outbox.delivery, outbox.endpoint_health, outbox.dispatcher, outb
 GRANT DELETE ON outbox.delivery, outbox.dead_letter, outbox.dispatcher, outbox.batch TO outbox_operator;
 
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA outbox TO outbox_dispatcher, outbox_operator;
+-- But for triggers, which run for whoever changes their table without this right. It is the right to attach them to a table of
+-- one's own, with types of one's own, whose casts would then run with the owner's rights.
+REVOKE EXECUTE ON FUNCTION outbox.check_endpoint, outbox.subscribe_endpoint, outbox.forget_endpoint, outbox.check_secret,
+  outbox.tell_of_expiry FROM outbox_dispatcher, outbox_operator;
 COMMIT;

@@ -29,5 +29,6 @@ package struct Migration: Sendable {
     Migration(11, "0011_credentials", PackageResources._011_credentials_sql),
     Migration(12, "0012_transform", PackageResources._012_transform_sql),
     Migration(13, "0013_prove", PackageResources._013_prove_sql),
+    Migration(14, "0014_tenants", PackageResources._014_tenants_sql),
   ]
 }

@@ -5,7 +5,7 @@ import Postgres
 
 /// The shape of a request: of its body, and of the headers that belong to it. The payload is put in as it came from the
 /// log, byte for byte.
-enum BodyFormat: String, Sendable {
+package enum BodyFormat: String, Sendable {
   /// Standard Webhooks: `{"type","timestamp","data"}`.
   case standard
   /// CloudEvents 1.0, structured: the event in one JSON object.
@@ -21,7 +21,7 @@ enum BodyFormat: String, Sendable {
 
   /// The same event gives the same bytes, whatever the attempt. Types need no escaping in JSON: the log admits letters,
   /// digits and a few marks only.
-  func body(for event: OutboxEvent) -> RequestBody {
+  package func body(for event: OutboxEvent) -> RequestBody {
     switch self {
     case .raw, .cloudeventsBinary:
       return RequestBody(event.payload)
@@ -46,7 +46,7 @@ enum BodyFormat: String, Sendable {
   }
 
   /// Adds the header lines that belong to this format.
-  func addHeaderLines(for event: OutboxEvent, to lines: inout [String]) {
+  package func addHeaderLines(for event: OutboxEvent, to lines: inout [String]) {
     guard self == .cloudeventsBinary else { return }
     lines.append("ce-specversion: 1.0")
     lines.append("ce-id: \(event.id.lowercased)")
@@ -118,9 +118,11 @@ extension UUID {
 }
 
 extension Timestamp {
-  /// RFC 3339 in UTC with microseconds: `2026-11-24T05:53:26.776655Z`.
+  /// RFC 3339 in UTC with microseconds: `2026-11-24T05:53:26.776655Z`. Of the infinite ones, some time hundreds of thousands
+  /// of years away: whoever may insert a `created_at` may insert those.
   package var rfc3339: String {
-    let microseconds = microsecondsSince1970
+    // A day from the border, because whole days are taken away and put back.
+    let microseconds = max(microsecondsSince1970, .min + 86_400_000_000)
     let days = microseconds.dividedFloor(by: 86_400_000_000)
     var rest = microseconds - days * 86_400_000_000
     // Days to a date of the proleptic Gregorian calendar, by Howard Hinnant's `civil_from_days`

@@ -30,8 +30,7 @@ package struct DispatcherConfiguration: Sendable {
 
   package init(database: ConnectionConfiguration, name: String, http: HTTPEngineConfiguration) {
     self.database = database
-    // The dispatcher reads secrets. Whoever may create an operator in schema public could otherwise have it run here.
-    self.database.setUp.append("SET search_path = pg_catalog, pg_temp")
+    self.database.setUp.append(ConnectionConfiguration.pinSearchPath)
     self.name = name
     self.http = http
   }

@@ -37,9 +37,9 @@ extension HTTPRequest {
 
 /// W3C Trace Context (https://www.w3.org/TR/trace-context/). What is not of its form is not passed on: receivers would
 /// start a trace of their own, which is also what they do without the header.
-enum TraceContext {
+package enum TraceContext {
   /// `version-trace_id-parent_id-flags`, in lower-case hexadecimal; ids of zeros and version ff are invalid.
-  static func isTraceparent(_ text: String) -> Bool {
+  package static func isTraceparent(_ text: String) -> Bool {
     let bytes = Array(text.utf8)
     guard bytes.count == 55 else { return false }
     for (index, byte) in bytes.enumerated() {
@@ -53,7 +53,7 @@ enum TraceContext {
   }
 
   /// Up to 512 printable characters; what they mean is between the vendors.
-  static func isTracestate(_ text: String) -> Bool {
+  package static func isTracestate(_ text: String) -> Bool {
     (1...512).contains(text.utf8.count) && text.utf8.allSatisfy { (0x20...0x7E).contains($0) }
       && text.utf8.contains { $0 != 0x20 }
   }

@@ -34,7 +34,7 @@ extension OAuth2Client {
 }
 
 /// What a token endpoint answered.
-enum TokenAnswer {
+package enum TokenAnswer {
   /// `lifetime`: how long it may be used, from the time it was asked for.
   case token(String, lifetime: Duration)
   case refused(HTTPFailure)
@@ -42,7 +42,7 @@ enum TokenAnswer {
   /// Used for so long if the server does not say (RFC 6749, section 5.1, only recommends that it does).
   private static let usualLifetime: Duration = .seconds(300)
 
-  init(_ completion: HTTPCompletion) {
+  package init(_ completion: HTTPCompletion) {
     switch completion.outcome {
     case .failure(let failure) where failure.kind == .aborted: self = .refused(failure)
     case .failure(let failure): self = Self.refused("\(failure)")

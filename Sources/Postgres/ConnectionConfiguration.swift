@@ -12,6 +12,9 @@ package struct ConnectionConfiguration: Sendable {
   package var statementTimeout: Duration
   /// Run once on each new connection, after the settings above.
   package var setUp: [String]
+  /// A statement for ``setUp``. Whoever may create an operator or a function in schema public, or wherever else the database's
+  /// `search_path` leads, could otherwise have it run with the rights of this session.
+  package static let pinSearchPath = "SET search_path = pg_catalog, pg_temp"
   /// Refuse hot standbys, so that a connection string with several hosts follows a failover.
   package var requiresWritable: Bool
 

@@ -3,9 +3,9 @@ import Foundation
 
 /// Looks at a connection string before libpq does: libpq's complaints quote what they do not understand, and that may be
 /// the password.
-enum ConnectionString {
+package enum ConnectionString {
   /// Throws unless libpq can read it and no part of it looks like a misplaced piece of user name or password.
-  static func check(_ text: String) throws(PostgresError) {
+  package static func check(_ text: String) throws(PostgresError) {
     guard !text.utf8.contains(0) else { throw unreadable("it contains a zero byte") }
     guard text.hasPrefix("postgres://") || text.hasPrefix("postgresql://") || text.contains("=") else {
       // libpq would take it for the name of a database, which the server then quotes.

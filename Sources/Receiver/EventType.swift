@@ -1,13 +1,13 @@
 import Foundation
 
 /// The event type of a delivery, wherever the format puts it.
-enum EventType {
+package enum EventType {
   /// The `ce-type` header (binary CloudEvents), or the field `type` (Standard Webhooks, structured CloudEvents) or
   /// `event` (classic) of a JSON body. Nil if there is none.
-  static func of(_ delivery: ReceivedDelivery) -> String? {
-    if let type = delivery.header("ce-type"), !type.isEmpty { return type }
-    guard delivery.body.first(where: { !whitespace.contains($0) }) == UInt8(ascii: "{") else { return nil }
-    let envelope = try? JSONDecoder().decode(Envelope.self, from: Data(delivery.body))
+  package static func of(ceType: String?, body: [UInt8]) -> String? {
+    if let ceType, !ceType.isEmpty { return ceType }
+    guard body.first(where: { !whitespace.contains($0) }) == UInt8(ascii: "{") else { return nil }
+    let envelope = try? JSONDecoder().decode(Envelope.self, from: Data(body))
     return envelope?.type ?? envelope?.event
   }
 

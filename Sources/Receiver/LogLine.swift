@@ -7,7 +7,7 @@ enum LogLine {
     var words = [
       time(delivery.receivedAtDate),
       "\(reply.status)",
-      EventType.of(delivery).map { printable($0) } ?? "-",
+      EventType.of(ceType: delivery.header("ce-type"), body: delivery.body).map { printable($0) } ?? "-",
       delivery.webhookID.map { printable($0) } ?? "-",
       "\(delivery.body.count) B",
     ]

@@ -53,7 +53,7 @@ package struct ReceiverOptions: Sendable {
     do {
       return WebhookVerifier(keys: try secrets.map { try VerificationKey(parsing: $0) })
     } catch {
-      throw .invalidOption(message: "--secret: \(error)")
+      throw .invalidOption(message: "the secret is not usable: \(error)")
     }
   }
 

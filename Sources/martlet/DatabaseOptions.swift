@@ -24,7 +24,11 @@ struct DatabaseOptions: ParsableArguments {
   var connectionString: String? { databaseUrl ?? ProcessInfo.processInfo.environment["DATABASE_URL"] }
 
   func configuration(applicationName: String = "martlet") -> ConnectionConfiguration {
-    ConnectionConfiguration(connectionString: connectionString, applicationName: applicationName)
+    ConnectionConfiguration(
+      connectionString: connectionString,
+      applicationName: applicationName,
+      setUp: [ConnectionConfiguration.pinSearchPath]
+    )
   }
 
   /// Connects, checks the schema, and turns what can go wrong into words with a remedy.

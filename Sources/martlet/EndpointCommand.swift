@@ -26,12 +26,18 @@ struct EndpointCommand: AsyncParsableCommand {
     @OptionGroup var output: OutputOptions
     @Argument(help: "https://…") var url: String
     @OptionGroup var settings: EndpointSettingsOptions
-    @Option(help: "whsec_… (HMAC) or whsk_… (ed25519). Default: a new one.") var secret: String?
+    @Option(
+      help: ArgumentHelp(
+        "Where the signing secret is: whsec_… (HMAC) or whsk_… (ed25519); - is standard input. Default: a new one.",
+        valueName: "file"
+      )
+    )
+    var secretFile: String?
     @Flag(name: .customLong("ed25519"), help: "Sign with an ed25519 key, of which receivers need the public half only.")
     var isEd25519 = false
 
     func validate() throws {
-      guard !isEd25519 || secret == nil else { throw ValidationError("Say one of --secret and --ed25519.") }
+      guard !isEd25519 || secretFile == nil else { throw ValidationError("Say one of --secret-file and --ed25519.") }
       _ = try egress.policy()
     }
 
@@ -41,6 +47,7 @@ struct EndpointCommand: AsyncParsableCommand {
       } catch let error as WebhookURLError {
         throw CommandFailure("The URL is not usable: \(error)")
       }
+      let secret = try secretFile.map { try SecretInput.readLine($0, "signing secret") }
       let signingKey: SigningKey
       do {
         signingKey = try secret.map { try SigningKey(parsing: $0) } ?? .new(isEd25519: isEd25519)

@@ -89,8 +89,68 @@ import Testing
     #expect(try await martlet("endpoint", "rotate-secret", "1", "--hmac", "--ed25519").status == 64)
     #expect(try await martlet("endpoint", "rotate-secret", "9", "--ed25519").errors.contains("no endpoint 9"))
     #expect(
-      try await martlet("endpoint", "add", "https://example.com/", "--ed25519", "--secret", "whsec_x").status == 64
+      try await martlet("endpoint", "add", "https://example.com/", "--ed25519", "--secret-file", "-").status == 64
     )
+  }
+
+  /// A command line is shown to everybody by `ps`.
+  @Test func signingSecretsComeFromFilesAndNeverFromTheCommandLine() async throws {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    let stored = try file("secret", secret + "\n")
+    let added = try await martlet("endpoint", "add", "https://example.com/", "--secret-file", stored)
+    #expect(added.status == 0 && added.output.contains(secret), "\(added.errors)")
+    #expect(try await database.rows("SELECT secret FROM outbox.endpoint_secret") == [[secret]])
+    for (arguments, word) in [
+      (["--secret-file", try file("bad", "whsec_!")], "not usable"),
+      (["--secret-file", try file("two", "\(secret)\n\(secret)\n")], "one line"),
+      (["--secret-file", "-"], "missing"), (["--secret-file", "/nowhere"], "cannot be read"),
+      (["--secret", secret], "--secret"),
+    ] {
+      let result = try await MartletProcess.run(
+        ["endpoint", "add", "https://example.com/"] + arguments,
+        environment: ["DATABASE_URL": database.connectionString]
+      )
+      #expect(result.status != 0 && result.errors.contains(word), "\(arguments): \(result.errors)")
+    }
+    #expect(try await database.int("SELECT count(*) FROM outbox.endpoint") == 1)
+    let receiver = try await martlet("receive", "--secret-file", try file("none", "whsec_!\n"))
+    #expect(receiver.status == 1 && receiver.errors.contains("not usable"), "\(receiver.errors)")
+  }
+
+  /// Whoever may make an operator in schema public must not have it run by an operator of Martlet's.
+  @Test func objectsInPublicAreNotRunByTheCommandLine() async throws {
+    try await database.execute(
+      """
+      CREATE TABLE traces (what text);
+      GRANT CREATE, USAGE ON SCHEMA public TO PUBLIC;
+      GRANT INSERT ON traces TO PUBLIC;
+      ALTER DATABASE \(try #require(try await database.rows("SELECT current_database()").first?[0])) SET search_path = public, pg_catalog;
+      -- Each of them closer to what statements of the command line ask for than the one in pg_catalog.
+      CREATE FUNCTION public.times(a int, b interval) RETURNS interval LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO public.traces VALUES ('times'); RETURN b; END $$;
+      CREATE OPERATOR public.* (LEFTARG = int, RIGHTARG = interval, FUNCTION = public.times);
+      CREATE FUNCTION public.concat_ws(text, text, text, text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO public.traces VALUES ('concat_ws'); RETURN ''; END $$;
+      CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO public.traces VALUES ('now'); RETURN pg_catalog.now(); END $$;
+      CREATE FUNCTION public.array_to_string(a text[], b text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO public.traces VALUES ('array_to_string'); RETURN ''; END $$;
+      """
+    )
+    for arguments in [
+      ["endpoint", "add", "https://example.com/"], ["endpoint", "rotate-secret", "1"], ["endpoint", "list"],
+      ["endpoint", "show", "1"], ["event", "publish", "t", "1"], ["dead", "list"], ["secret", "status"], ["reconcile"],
+    ] {
+      let result = try await MartletProcess.run(
+        arguments,
+        environment: ["DATABASE_URL": database.connectionString]
+      )
+      #expect(result.status == 0 || arguments == ["reconcile"], "\(arguments): \(result.errors)")
+    }
+    #expect(try await database.rows("SELECT what FROM traces") == [])
+    // They would have been run, had the command line looked there.
+    try await database.execute("SET search_path = public, pg_catalog; SELECT 1 * interval '1 hour'")
+    #expect(try await database.int("SELECT count(*) FROM public.traces") == 1)
   }
 
   @Test func theKeyIsRotatedByHand() async throws {

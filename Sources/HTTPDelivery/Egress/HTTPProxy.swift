@@ -40,6 +40,9 @@ package struct HTTPProxy: Sendable, Hashable {
     else {
       throw HTTPProxyError("the proxy's URL must name a host and a port: http://host:port")
     }
+    guard part(CURLUPART_ZONEID) == nil else {
+      throw HTTPProxyError("the proxy's address names a network interface (%…), which is not supported")
+    }
     guard ["", "/"].contains(part(CURLUPART_PATH) ?? ""), part(CURLUPART_QUERY) == nil, part(CURLUPART_FRAGMENT) == nil
     else {
       throw HTTPProxyError("the proxy's URL must end after its port: http://host:port")

@@ -2,8 +2,8 @@
 ///
 /// An answer that is not valid HTTP proves no delivery, and where two readers disagree about its length, one of them takes
 /// the rest for the answer to the next request.
-struct ResponseHead {
-  enum Problem: String {
+package struct ResponseHead {
+  package enum Problem: String {
     case statusLine = "its status line is not valid"
     case contentLength = "its Content-Length is not valid"
     case contentLengths = "it has two different lengths"
@@ -11,8 +11,10 @@ struct ResponseHead {
 
   private var contentLength: Int?
 
+  package init() {}
+
   /// Takes one line, as received.
-  mutating func take(_ line: UnsafeRawBufferPointer, isHTTP2: @autoclosure () -> Bool) -> Problem? {
+  package mutating func take(_ line: UnsafeRawBufferPointer, isHTTP2: @autoclosure () -> Bool) -> Problem? {
     guard let first = line.first else { return nil }
     // 'H'; another header may begin with it, but with no slash in its name.
     if first == 0x48, line.starts(with: "HTTP/".utf8) {
@@ -43,7 +45,9 @@ struct ResponseHead {
   /// What follows `Content-Length:`, without the blanks around it.
   private static func contentLengthValue(_ line: UnsafeRawBufferPointer) -> Slice<UnsafeRawBufferPointer>? {
     let name = "content-length:".utf8
-    guard line.count > name.count, zip(line, name).allSatisfy({ $0 == $1 || $0 | 0x20 == $1 }) else { return nil }
+    guard line.count >= name.count, zip(line, name).allSatisfy({ $0 == $1 || isLetter($1) && $0 | 0x20 == $1 }) else {
+      return nil
+    }
     let isBlank: (UInt8) -> Bool = { $0 == 0x20 || $0 == 0x09 || $0 == 0x0D || $0 == 0x0A }
     let value = line[name.count...].drop(while: isBlank)
     guard let last = value.lastIndex(where: { !isBlank($0) }) else { return value.prefix(0) }
@@ -56,5 +60,6 @@ struct ResponseHead {
     return digits.reduce(0) { $0 * 10 + Int($1 - 0x30) }
   }
 
+  private static func isLetter(_ byte: UInt8) -> Bool { (0x61...0x7A).contains(byte) }
   private static func isDigit(_ byte: UInt8) -> Bool { (0x30...0x39).contains(byte) }
 }

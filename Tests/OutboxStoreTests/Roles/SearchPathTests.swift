@@ -9,17 +9,63 @@ import Testing
     try await withDatabase { database in
       let functions = try await database.client().rows(
         """
-        SELECT proname, array_to_string(proconfig, ' ') FROM pg_proc
-        WHERE pronamespace = 'outbox'::regnamespace AND prosecdef ORDER BY proname
+        SELECT n.nspname || '.' || p.proname, array_to_string(p.proconfig, ' ')
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname IN ('outbox', 'outbox_tenant') AND p.prosecdef ORDER BY 1
         """
       )
       #expect(
         functions.map { $0[0] } == [
-          "check_transform", "disable_for_filter", "forget_endpoint", "maintain", "prove", "prove_again",
-          "publish", "subscribe_endpoint",
+          "outbox.check_transform", "outbox.disable_for_filter", "outbox.forget_endpoint", "outbox.maintain",
+          "outbox.prove", "outbox.prove_again", "outbox.publish",
+          "outbox.subscribe_endpoint", "outbox_tenant.disable", "outbox_tenant.discard", "outbox_tenant.explain",
+          "outbox_tenant.pause", "outbox_tenant.ping", "outbox_tenant.redrive", "outbox_tenant.redrive_where",
+          "outbox_tenant.replay", "outbox_tenant.resend", "outbox_tenant.resume",
         ]
       )
       #expect(functions.allSatisfy { $0[1]?.contains("search_path=pg_catalog, pg_temp") == true })
+    }
+  }
+
+  /// A trigger function takes whatever row its table has: on a table of the caller's, with a type of the caller's, a cast of the
+  /// caller's would run with the rights of the function's owner.
+  @Test func triggerFunctionsCannotBeAttachedToOnesOwnTables() async throws {
+    try await withDatabase { database in
+      let owner = database.client()
+      let triggers = try await owner.column(
+        "SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'outbox'::regnamespace AND p.prorettype = 'trigger'::regtype"
+      )
+      #expect(triggers.count == 7)
+      let role = "attacher_\(database.name)"
+      try await owner.execute(
+        """
+        CREATE ROLE \(role) IN ROLE outbox_operator, outbox_dispatcher, outbox_publisher, outbox_tenant_operator;
+        GRANT TEMPORARY ON DATABASE \(database.name) TO \(role);
+        CREATE TABLE traces (who text); GRANT INSERT ON traces TO \(role);
+        """
+      )
+      let client = database.client()
+      try await client.becomes(role)
+      try await client.execute(
+        """
+        CREATE TYPE pg_temp.number AS ENUM ('1');
+        CREATE FUNCTION pg_temp.as_bigint(n pg_temp.number) RETURNS bigint LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO public.traces VALUES (current_user); RETURN 1; END $$;
+        CREATE CAST (pg_temp.number AS bigint) WITH FUNCTION pg_temp.as_bigint AS IMPLICIT;
+        CREATE TEMP TABLE endpoint (id pg_temp.number, tenant text, event_types text[], state text, filter jsonpath,
+          rate_limit float8, ordered boolean, on_dead_letter text, url text, headers jsonb, transform text, secret text);
+        """
+      )
+      for (number, trigger) in triggers.enumerated() {
+        let attach =
+          "CREATE TRIGGER t\(number) AFTER INSERT OR DELETE ON pg_temp.endpoint FOR EACH ROW EXECUTE FUNCTION \(trigger)"
+        #expect(try await client.refusal(attach).sqlState == "42501", "\(trigger)")
+      }
+      try await client.execute(
+        "INSERT INTO pg_temp.endpoint (id, state) VALUES ('1', 'enabled'); DELETE FROM pg_temp.endpoint"
+      )
+      #expect(try await owner.column("SELECT who FROM traces") == [])
+      try await owner.execute("DROP OWNED BY \(role) CASCADE; DROP ROLE \(role)")
     }
   }
 

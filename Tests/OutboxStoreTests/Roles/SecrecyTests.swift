@@ -58,7 +58,10 @@ import Testing
     "CREATE TRIGGER t BEFORE UPDATE ON outbox.endpoint_credential FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "CREATE POLICY p ON outbox.endpoint_credential", "ALTER TABLE outbox.endpoint_credential DISABLE TRIGGER ALL",
     "SELECT value FROM ONLY outbox.endpoint_credential", "SELECT secret FROM outbox.endpoint_key",
-    "SELECT value FROM outbox.sealing",
+    "SELECT value FROM outbox.sealing", "EXPLAIN (ANALYZE, VERBOSE) SELECT secret FROM outbox.endpoint_secret",
+    "SELECT secret::int FROM outbox.endpoint_secret", "SELECT value::int FROM outbox.endpoint_credential",
+    "SELECT id FROM outbox.endpoint_secret WHERE 1 / (length(secret) - 49) > 0",
+    "DELETE FROM outbox.endpoint_credential WHERE value::int > 0",
   ]
 
   @Test(arguments: ["outbox_operator", "outbox_publisher"])

@@ -136,6 +136,35 @@ import Testing
     }
   }
 
+  /// What has leaked need not lie about for ever; what kind of key an endpoint has is not forgotten.
+  @Test func expiredSecretsAreDeletedButForTheNewest() async throws {
+    try await withDatabase { database in
+      let client = database.client()
+      let (first, second) = (try await client.addEndpoint(), try await client.addEndpoint("signature => 'ed25519'"))
+      for overlap in ["-30 days", "-1 day", "1 day"] {
+        try await client.execute("SELECT outbox.rotate_secret(\(first), '\(overlap)')")
+      }
+      try await client.execute(
+        "UPDATE outbox.endpoint_secret SET expires_at = now() - interval '1 year' WHERE endpoint_id = \(second)"
+      )
+      let left = "SELECT endpoint_id || ' ' || id FROM outbox.endpoint_secret ORDER BY endpoint_id, id"
+      let all = try await client.column(left)
+      #expect(all.count == 5)
+      // A dispatcher that is sealing it keeps it.
+      let sealer = database.client()
+      try await sealer.execute("BEGIN; SELECT FROM outbox.endpoint_secret WHERE endpoint_id = \(first) FOR UPDATE")
+      #expect(try await maintain(client) == [])
+      try await sealer.execute("COMMIT")
+      #expect(try await maintain(client) == ["deleted 1 expired secrets"])
+      #expect(try await client.column(left) == all.filter { $0 != all[0] })
+      try await client.execute("UPDATE outbox.setting SET value = '1 hour' WHERE name = 'secret_retention'")
+      #expect(try await maintain(client) == ["deleted 1 expired secrets"])
+      #expect(try await maintain(client) == [])
+      #expect(try await client.value("SELECT outbox.rotate_secret(\(second))") == nil)
+      #expect(try await maintain(client) == ["deleted 1 expired secrets"])
+    }
+  }
+
   @Test func positionIsTrimmedButNeverLost() async throws {
     try await withDatabase { database in
       let worker = try await Worker(database)
