@@ -9,9 +9,9 @@ let strict: [SwiftSetting] = [
 
 // The schema, in the order of its numbers. The binary carries the files, so `martlet migrate` needs nothing beside itself.
 let migrations = [
-  "0001_tables", "0002_endpoints", "0003_publish", "0004_cut", "0005_deliver", "0006_maintain", "0007_operate",
-  "0008_reconcile", "0009_roles", "0010_replay", "0011_credentials", "0012_transform", "0013_prove",
-  "0014_tenants",
+  "0001_tables", "0002_endpoints", "0003_publish", "0004_lease", "0005_filter", "0006_order", "0007_cut", "0008_rate",
+  "0009_claim", "0010_health", "0011_record", "0012_maintain", "0013_operate", "0014_reconcile", "0015_roles",
+  "0016_replay", "0017_credentials", "0018_transform", "0019_prove", "0020_tenants",
 ]
 
 let package = Package(

@@ -1,7 +1,7 @@
 import OutboxStore
 import Postgres
 
-/// sql/0004_cut.sql
+/// sql/0007_cut.sql
 extension ModelDatabase {
   func holdLease(_ dispatcher: Int, _ resyncs: Int?, _ transaction: Transaction) throws(PostgresError) {
     if mutation == .skipFencing { return }

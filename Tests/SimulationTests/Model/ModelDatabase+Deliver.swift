@@ -1,7 +1,7 @@
 import OutboxStore
 import Postgres
 
-/// sql/0005_deliver.sql
+/// sql/0009_claim.sql, sql/0011_record.sql
 extension ModelDatabase {
   /// Endpoints with something waiting, and microseconds until the first is due.
   func waiting() -> [(endpoint: Int, dueIn: Int)] {

@@ -1,7 +1,7 @@
--- Martlet 0009: roles. Roles belong to the cluster: they are made if they are not there, and never dropped.
+-- Martlet 0015: roles. Roles belong to the cluster: they are made if they are not there, and never dropped.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(9, 'roles');
+SELECT outbox.begin_migration(15, 'roles');
 
 DO $$
 DECLARE r text;

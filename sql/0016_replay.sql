@@ -1,7 +1,7 @@
--- Martlet 0010: sending again, sending a test, and taking an endpoint away.
+-- Martlet 0016: sending again, sending a test, and taking an endpoint away.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(10, 'replay');
+SELECT outbox.begin_migration(16, 'replay');
 
 -- Puts events back into delivery for one endpoint, in the order of their ids, with a fresh set of attempts. Left alone is
 -- what waits or is in flight there already, and what was not cut yet: that comes by itself. A dead letter of it goes; if that

@@ -1,7 +1,7 @@
--- Martlet 0008: the reconciler: says what the proof misses (0013), and what is stuck or failing.
+-- Martlet 0014: the reconciler: says what the proof misses (0019), and what is stuck or failing.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(8, 'reconcile');
+SELECT outbox.begin_migration(14, 'reconcile');
 
 -- What outbox.reconcile returns, unsorted. `severity`: critical (events are lost, or nothing moves), warning (somebody should
 -- look), unchecked (it could not be checked, which is not health), info, ok. `finding` is a stable name for programs, `detail`

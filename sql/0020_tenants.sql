@@ -1,4 +1,4 @@
--- Martlet 0014: operators of one tenant, who see and repair what is their tenant's, and nothing else.
+-- Martlet 0020: operators of one tenant, who see and repair what is their tenant's, and nothing else.
 --
 --   CREATE ROLE acme_support LOGIN;
 --   SELECT outbox.allow_tenant('acme_support', 'acme');
@@ -12,7 +12,7 @@
 -- Views ask who `current_user` is; functions, which run with their owner's rights, who called the statement.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(14, 'tenants');
+SELECT outbox.begin_migration(20, 'tenants');
 
 DO $$
 BEGIN

@@ -1,4 +1,4 @@
--- Martlet 0013: the proof that nothing was lost, kept in a ledger, and the repair of what was.
+-- Martlet 0019: the proof that nothing was lost, kept in a ledger, and the repair of what was.
 --
 -- For every event that was cut, every pair with an endpoint that was certainly subscribed to it at the cut, with a filter that
 -- the event matches, must be delivered, waiting, in flight or dead. outbox.prove follows the cut, looks at each event once,
@@ -9,7 +9,7 @@
 -- A pair once delivered or dead is settled: that somebody later deletes its history, or sends it again, is no loss.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(13, 'prove');
+SELECT outbox.begin_migration(19, 'prove');
 
 -- The next up to `max_events` events that the cut has taken beyond (done, target, after_tx, after_id), and how far they
 -- reach, in the same terms. `last`: how far the cut has come. The same arguments give the same events.

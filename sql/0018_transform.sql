@@ -1,10 +1,10 @@
--- Martlet 0012: transforms: an endpoint may name a function that makes the body of its requests.
+-- Martlet 0018: transforms: an endpoint may name a function that makes the body of its requests.
 --
 -- The function runs in the dispatcher's session, so it may do what the dispatcher may, reading secrets included. Only
 -- functions on a list are called, and only the owner of the schema writes that list; operators choose from it.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(12, 'transform');
+SELECT outbox.begin_migration(18, 'transform');
 
 CREATE TABLE outbox.transform (
   name       text PRIMARY KEY,  -- schema.function, quoted where SQL needs it

@@ -1,7 +1,7 @@
--- Martlet 0006: maintenance: partitions ahead, retention behind, and the anchor of restored copies.
+-- Martlet 0012: maintenance: partitions ahead, retention behind, and the anchor of restored copies.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(6, 'maintain');
+SELECT outbox.begin_migration(12, 'maintain');
 
 CREATE FUNCTION outbox.setting(name text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT s.value FROM outbox.setting s WHERE s.name = setting.name $$;

@@ -1,7 +1,7 @@
--- Martlet 0011: what endpoints are authenticated with, beside signatures. Set by operators, read by dispatchers only.
+-- Martlet 0017: what endpoints are authenticated with, beside signatures. Set by operators, read by dispatchers only.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(11, 'credentials');
+SELECT outbox.begin_migration(17, 'credentials');
 
 -- `value` is JSON, or that JSON sealed. Write-only for operators: no role but the dispatcher's may select it.
 --   basic               {"username", "password"}

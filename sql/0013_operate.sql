@@ -1,7 +1,7 @@
--- Martlet 0007: what an operator looks at and repairs with.
+-- Martlet 0013: what an operator looks at and repairs with.
 BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
-SELECT outbox.begin_migration(7, 'operate');
+SELECT outbox.begin_migration(13, 'operate');
 
 -- One dead letter back to delivery, with a fresh set of attempts. If its event has expired meanwhile, it is put back into
 -- the log from the dead letter, marked as cut long ago, so that nobody else gets it again. One that held its key takes up
