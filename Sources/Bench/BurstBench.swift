@@ -1,10 +1,9 @@
 import EmbeddedPostgres
 import Foundation
 import Postgres
-import Synchronization
 
 /// One endpoint gets very many events in one transaction; how long do those of another take, before, meanwhile and after?
-package struct BurstBench: Sendable {
+package struct BurstBench: Bench {
   package var events = 100_000
   /// Events a second for the other endpoint.
   package var rate = 20
@@ -63,9 +62,8 @@ package struct BurstBench: Sendable {
     try await database.session.withConnection { _ = try $0.query("SELECT outbox.stamp_subscriptions()") }
     let dispatcher = try await DispatcherProcess.start(
       database,
-      synchronousCommit: false,
-      launcher: launcher,
-      graceSeconds: 3
+      .init(graceSeconds: 3),
+      launcher: launcher
     )
     var report: BurstReport
     do {
@@ -205,14 +203,7 @@ package struct BurstBench: Sendable {
   }
 }
 
-/// Set once, by anybody.
-private final class Flag: Sendable {
-  private let value = Atomic(false)
-  var isSet: Bool { value.load(ordering: .acquiring) }
-  func set() { value.store(true, ordering: .releasing) }
-}
-
-package struct BurstReport: Sendable, Codable {
+package struct BurstReport: BenchReport {
   package var events: Int
   package var rate: Int
   package var receiverRate: Int?

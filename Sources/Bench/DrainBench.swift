@@ -3,7 +3,7 @@ import Foundation
 
 /// How fast one dispatcher empties a full log, and what that costs, beside a bare libcurl loop that posts the same bodies
 /// to the same receiver in the same run.
-package struct DrainBench: Sendable {
+package struct DrainBench: Bench {
   package var events = 100_000
   package var bodyBytes = 500
   /// The endpoint's `max_in_flight`, and the bare loop's concurrency.
@@ -94,7 +94,7 @@ package struct DrainBench: Sendable {
     let (receiver, postgres) = (nginx.cpuSeconds, ProcessUsage.treeSeconds(of: postmaster))
     let dispatcher = try await DispatcherProcess.start(
       database,
-      synchronousCommit: synchronousCommit,
+      .init(synchronousCommit: synchronousCommit),
       launcher: launcher
     )
     do {
@@ -145,26 +145,5 @@ package struct DrainBench: Sendable {
     round.perSecond = Double(events) / found[0]
     round.batches = found[6]
     round.claimed = found[7]
-  }
-}
-
-/// What PostgreSQL itself counts.
-struct DatabaseCounters {
-  var walBytes: Double
-  /// Row versions that updates and deletes left behind, whether or not a vacuum has removed them since.
-  var deadRows: Double
-  var transactions: Double
-
-  init(_ database: BenchDatabase) async throws {
-    // Longer than the server takes to hand in the counts of a session that has gone idle or ended.
-    try await Task.sleep(for: .milliseconds(1200))
-    let numbers = try await database.numbers(
-      """
-      SELECT pg_current_wal_insert_lsn() - '0/0',
-        (SELECT sum(n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE schemaname = 'outbox'),
-        (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database())
-      """
-    )
-    (walBytes, deadRows, transactions) = (numbers[0], numbers[1], numbers[2])
   }
 }

@@ -4,7 +4,7 @@ import Postgres
 
 /// What matching events with endpoints costs: of a cut by the endpoints that do not match, and of a delivery by the
 /// number of those that do.
-package struct FanoutBench: Sendable {
+package struct FanoutBench: Bench {
   /// Events in a cut that is matched.
   package var events = 500
   /// Endpoints that match each of them.
@@ -136,7 +136,7 @@ package struct FanoutBench: Sendable {
     let events = max(1, deliveries / count)
     try await database.preload(events: events, bodyBytes: bodyBytes)
     let (postgres, receiver) = (ProcessUsage.treeSeconds(of: postmaster), nginx.cpuSeconds)
-    let dispatcher = try await DispatcherProcess.start(database, synchronousCommit: false, launcher: launcher)
+    let dispatcher = try await DispatcherProcess.start(database, launcher: launcher)
     var delivery = FanoutReport.Delivery()
     let total = Double(events * count)
     do {
@@ -240,7 +240,7 @@ private struct CutDatabase {
   }
 }
 
-package struct FanoutReport: Sendable, Codable {
+package struct FanoutReport: BenchReport {
   package struct Matching: Sendable, Codable {
     package var endpoints: Int
     package var milliseconds: Spread

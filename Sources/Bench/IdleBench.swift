@@ -1,7 +1,7 @@
 import Foundation
 
 /// What a dispatcher with nothing to do costs, and how long the first event after the silence takes.
-package struct IdleBench: Sendable {
+package struct IdleBench: Bench {
   package var seconds = 30
   package var version: String
   package var progress: @Sendable (String) -> Void = { _ in }
@@ -42,7 +42,7 @@ package struct IdleBench: Sendable {
   }
 }
 
-package struct IdleReport: Sendable, Codable {
+package struct IdleReport: BenchReport {
   package var seconds: Int
   package var machine: Machine
   /// Shares of one core.

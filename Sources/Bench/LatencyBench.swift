@@ -3,7 +3,7 @@ import Foundation
 
 /// How long a committed event takes to its receiver while little is going on: one event a transaction, from one client,
 /// at a steady rate.
-package struct LatencyBench: Sendable {
+package struct LatencyBench: Bench {
   package var rate = 100
   package var seconds = 30
   package var bodyBytes = 500
@@ -65,7 +65,7 @@ package struct Distribution: Sendable, Codable {
   var text: String { "p50 \(p50.text(2))   p90 \(p90.text(2))   p99 \(p99.text(2))   max \(longest.text(2)) ms" }
 }
 
-package struct LatencyReport: Sendable, Codable {
+package struct LatencyReport: BenchReport {
   package var rate: Int
   package var seconds: Int
   package var achievedRate: Double

@@ -5,7 +5,7 @@ import Synchronization
 
 /// What endpoints that behave notice of four that do not: the same load in turns alone and beside the faults, each time on
 /// a database and with a dispatcher of its own.
-package struct NeighboursBench: Sendable {
+package struct NeighboursBench: Bench {
   package enum Fault: String, CaseIterable, Sendable, Codable, CodingKeyRepresentable {
     /// Takes the request and says nothing until the deadline.
     case hang
@@ -125,10 +125,8 @@ package struct NeighboursBench: Sendable {
     try await addEndpoints(database, scene, withFaults: withFaults)
     let dispatcher = try await DispatcherProcess.start(
       database,
-      synchronousCommit: false,
-      launcher: scene.launcher,
-      nameServer: scene.nameServer,
-      graceSeconds: 3
+      .init(nameServer: scene.nameServer, graceSeconds: 3),
+      launcher: scene.launcher
     )
     var phase = NeighboursReport.Phase()
     do {

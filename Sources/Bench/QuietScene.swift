@@ -51,7 +51,7 @@ func withQuietDispatcher<Report>(
       try await database.addEndpoint(listener.url, maxInFlight: 64)
       let dispatcher = try await DispatcherProcess.start(
         database,
-        synchronousCommit: synchronousCommit,
+        .init(synchronousCommit: synchronousCommit),
         launcher: launcher
       )
       let scene = QuietScene(listener: listener, database: database, server: server, dispatcher: dispatcher)

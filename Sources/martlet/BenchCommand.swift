@@ -7,7 +7,7 @@ struct BenchCommand: AsyncParsableCommand {
     commandName: "bench",
     abstract: "Measure throughput, cost and latency on a throwaway PostgreSQL.",
     discussion: "scripts/bench installs what is needed, builds for release and passes its arguments on.",
-    subcommands: [Drain.self, Latency.self, Idle.self, Neighbours.self, Burst.self, Fanout.self]
+    subcommands: [Drain.self, Latency.self, Idle.self, Neighbours.self, Burst.self, Fanout.self, Pinned.self]
   )
 
   struct Drain: AsyncParsableCommand {
