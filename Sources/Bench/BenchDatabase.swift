@@ -14,7 +14,7 @@ struct BenchDatabase: Sendable {
 
   static func create(_ name: String, on server: EmbeddedPostgres) async throws -> BenchDatabase {
     let connectionString = try await server.createDatabase(name)
-    let session = Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(600)))
+    let session = Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(3600)))
     try await session.withConnection { _ = try Migrator($0).migrate() }
     return BenchDatabase(connectionString: connectionString, session: session, server: server)
   }
@@ -37,7 +37,7 @@ struct BenchDatabase: Sendable {
 
   /// Another connection to the same database, with a thread of its own.
   func anotherSession() -> Session {
-    Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(600)))
+    Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(3600)))
   }
 
   /// Whether the log has been cut to its end.

@@ -9,7 +9,7 @@ package struct PinnedBench: Bench {
   /// Events a second, one a transaction.
   package var rate = 2000
   /// What publishes them.
-  package var connections = 4
+  package var connections = 8
   package var bodyBytes = 500
   package var inFlight = 64
   package var synchronousCommit = false

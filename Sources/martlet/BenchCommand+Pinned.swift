@@ -11,7 +11,7 @@ extension BenchCommand {
     )
     @Option(help: "How long: 90s, 30m, 1h.") var duration = Seconds(1800)
     @Option(help: "Events a second, one a transaction.") var rate = 2000
-    @Option(help: "Connections that publish.") var connections = 4
+    @Option(help: "Connections that publish.") var connections = 8
     @Flag(help: "The same without the open transaction: what then changes is the machine's doing.") var unpinned = false
     @OptionGroup var commit: CommitOptions
     @OptionGroup var output: BenchOutput
