@@ -48,24 +48,26 @@ package enum ReportPart {
 
 extension TabularReport {
   package var text: String {
-    ([title, machine.text]
-      + parts.map { part in
-        switch part {
-        case .lines(let lines): lines.joined(separator: "\n")
-        case .table(let table): table.text
-        }
-      }).joined(separator: "\n\n")
+    var blocks = [title, machine.text]
+    for part in parts {
+      switch part {
+      case .lines(let lines): blocks.append(lines.joined(separator: "\n"))
+      case .table(let table): blocks.append(table.text)
+      }
+    }
+    return blocks.joined(separator: "\n\n")
   }
 
   package var markdown: String {
-    (["## \(title)", "```\n\(machine.text)\n```"]
-      + parts.map { part in
-        switch part {
-        // Two spaces: a line of its own.
-        case .lines(let lines): lines.joined(separator: "  \n")
-        case .table(let table): table.markdown
-        }
-      }).joined(separator: "\n\n") + "\n"
+    var blocks = ["## \(title)", "```\n\(machine.text)\n```"]
+    for part in parts {
+      switch part {
+      // Two spaces: a line of its own.
+      case .lines(let lines): blocks.append(lines.joined(separator: "  \n"))
+      case .table(let table): blocks.append(table.markdown)
+      }
+    }
+    return blocks.joined(separator: "\n\n") + "\n"
   }
 }
 
@@ -75,18 +77,21 @@ package struct ReportTable {
   var rows: [[String]]
 
   var text: String {
-    let widths = columns.indices.map { column in ([columns] + rows).map { $0[column].count }.max() ?? 0 }
-    return ([columns] + rows).map { row in
-      zip(row, widths).enumerated().map { index, cell in
-        let padding = String(repeating: " ", count: cell.1 - cell.0.count)
-        return index == 0 ? cell.0 + padding : padding + cell.0
-      }.joined(separator: "  ")
+    let lines: [[String]] = [columns] + rows
+    let widths = columns.indices.map { column in lines.map { $0[column].count }.max() ?? 0 }
+    return lines.map { line in
+      var text = ""
+      for (index, cell) in line.enumerated() {
+        let padding = String(repeating: " ", count: widths[index] - cell.count)
+        text += index == 0 ? cell + padding : "  " + padding + cell
+      }
+      return text
     }.joined(separator: "\n")
   }
 
   var markdown: String {
-    ([columns, columns.indices.map { $0 == 0 ? "---" : "---:" }] + rows).map {
-      "| " + $0.joined(separator: " | ") + " |"
-    }.joined(separator: "\n")
+    let rule = columns.indices.map { $0 == 0 ? "---" : "---:" }
+    let lines: [[String]] = [columns, rule] + rows
+    return lines.map { "| " + $0.joined(separator: " | ") + " |" }.joined(separator: "\n")
   }
 }

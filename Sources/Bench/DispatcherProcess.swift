@@ -11,6 +11,8 @@ struct DispatcherProcess {
     var graceSeconds: Int?
     /// Deliveries in flight at most; nil: the dispatcher's default.
     var maxInFlight: Int?
+
+    var commitMode: String { synchronousCommit ? "synchronous" : "asynchronous (the dispatcher's default)" }
   }
 
   let process: ChildProcess

@@ -1,4 +1,3 @@
-import EmbeddedPostgres
 import Foundation
 import Postgres
 
@@ -40,8 +39,7 @@ package struct PinnedBench: Bench {
       let database = try await BenchDatabase.create("bench", on: scene.server)
       try await StatementStatistics.prepare(database)
       try await database.addEndpoint("http://127.0.0.1:\(receiver.port)/hook", maxInFlight: inFlight)
-      // From here on the reconciler can prove that nothing is missing.
-      try await database.session.withConnection { _ = try $0.query("SELECT outbox.stamp_subscriptions()") }
+      try await database.stampSubscriptions()
       let options = DispatcherProcess.Options(synchronousCommit: synchronousCommit)
       var report = try await scene.withDispatchers(on: database, options) { dispatchers in
         try await measure(scene, database, dispatchers[0], times)

@@ -69,7 +69,7 @@ package struct PinnedReport: TabularReport {
     times: EventTimes.Times
   ) {
     (seconds, rate, connections, isPinned) = (bench.seconds, bench.rate, bench.connections, bench.isPinned)
-    commitMode = bench.synchronousCommit ? "synchronous" : "asynchronous (the dispatcher's default)"
+    commitMode = DispatcherProcess.Options(synchronousCommit: bench.synchronousCommit).commitMode
     self.machine = machine
     warmUpSeconds = Double(bench.sliceNanoseconds) / 1e9
     (self.pinnedTransactions, self.peakMegabytes, self.tables) = (pinnedTransactions, peakMegabytes, tables)
