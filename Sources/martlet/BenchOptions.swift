@@ -10,28 +10,65 @@ struct BenchOutput: ParsableArguments {
   var report: String?
 
   func validate() throws {
-    guard let report else { return }
-    // Before hours are spent on it.
+    if let report { try Self.requireWritable(report) }
+  }
+
+  /// Before hours are spent on it.
+  static func requireWritable(_ report: String) throws {
     let folder = URL(fileURLWithPath: report).deletingLastPathComponent().path
     guard !report.isEmpty, FileManager.default.isWritableFile(atPath: folder) else {
       throw ValidationError("--report: no file can be written in \(folder).")
     }
   }
 
-  /// Runs a benchmark as its options have set it, and prints what came of it.
-  func run<B: Bench>(_ type: B.Type, _ configure: (inout B) -> Void) async throws {
-    var bench = B(version: martletVersion)
+  static func write(_ markdown: String, to report: String) throws {
+    try Data(markdown.utf8).write(to: URL(fileURLWithPath: report))
+  }
+
+  /// Runs a benchmark, and prints what came of it.
+  func run(_ bench: some Bench) async throws {
+    var bench = bench
     bench.progress = { $0.printToStandardError() }
-    configure(&bench)
     let result = try await bench.run()
-    if let report { try Data(result.markdown.utf8).write(to: URL(fileURLWithPath: report)) }
+    if let report { try Self.write(result.markdown, to: report) }
     print(json ? try result.json() : result.text)
   }
+
+  /// The same several times, unless once is enough.
+  func run<Single: Bench>(_ bench: Single, _ times: RunOptions) async throws where Single.Report: FigureReport {
+    if times.runs == 1 { try await run(bench) } else { try await run(Repeated(bench, runs: times.runs)) }
+  }
+}
+
+/// How often, for benchmarks that take little enough time.
+struct RunOptions: ParsableArguments {
+  @Option(help: "Runs; printed are the median of each figure, the lowest and the highest.") var runs = 5
+
+  func validate() throws { try check("runs", runs, 1...100) }
+}
+
+/// What is sent.
+struct BodyOptions: ParsableArguments {
+  @Option(help: "Bytes of each request's body.") var bytes = 500
+
+  func validate() throws { try check("bytes", bytes, 200...1_000_000) }
 }
 
 /// How long the dispatcher's own transactions take.
 struct CommitOptions: ParsableArguments {
   @Flag(help: "The dispatcher waits for the disk with every cut and record.") var synchronousCommit = false
+}
+
+/// `10,100,1000`
+func numbers(_ range: ClosedRange<Int>) -> @Sendable (String) throws -> [Int] {
+  { text in
+    try text.split(separator: ",").map { part in
+      guard let number = Int(part), range.contains(number) else {
+        throw ValidationError("\"\(part)\" is not a number from \(range.lowerBound) to \(range.upperBound).")
+      }
+      return number
+    }
+  }
 }
 
 /// Refuses a number that is out of its range, naming the option.
