@@ -93,7 +93,10 @@ let package = Package(
     .target(
       name: "Bench",
       // CLibCurl for the floor that every figure is held against: a bare libcurl loop.
-      dependencies: ["CLibCurl", "EmbeddedPostgres", "OutboxStore", "Postgres"],
+      dependencies: [
+        "CLibCurl", "EmbeddedPostgres", "OutboxStore", "Postgres",
+        .product(name: "DequeModule", package: "swift-collections"),
+      ],
       swiftSettings: strict
     ),
     // The sample set that the demo publishes, in the binary for the same reason as the schema.

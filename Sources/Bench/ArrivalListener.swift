@@ -24,6 +24,7 @@ final class ArrivalListener: Sendable {
   }
 
   var url: String { urls[0] }
+  var port: UInt16 { server.port }
 
   func start() { server.start() }
   func stop() { server.stop() }

@@ -14,7 +14,7 @@ struct BenchDatabase: Sendable {
 
   static func create(_ name: String, on server: EmbeddedPostgres) async throws -> BenchDatabase {
     let connectionString = try await server.createDatabase(name)
-    let session = Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(600)))
+    let session = Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(3600)))
     try await session.withConnection { _ = try Migrator($0).migrate() }
     return BenchDatabase(connectionString: connectionString, session: session, server: server)
   }
@@ -37,7 +37,7 @@ struct BenchDatabase: Sendable {
 
   /// Another connection to the same database, with a thread of its own.
   func anotherSession() -> Session {
-    Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(600)))
+    Session(ConnectionConfiguration(connectionString: connectionString, statementTimeout: .seconds(3600)))
   }
 
   /// Whether the log has been cut to its end.
@@ -64,11 +64,41 @@ struct BenchDatabase: Sendable {
   }
 
   func waitUntilCut(within limit: Duration) async throws {
-    let deadline = ContinuousClock.now + limit
-    while try await !isCut() {
-      guard ContinuousClock.now < deadline else { throw BenchError("the log was not cut within \(limit)") }
-      try await Task.sleep(for: .milliseconds(50))
+    try await wait(within: limit, every: .milliseconds(50), for: "the cut of the whole log") { try await isCut() }
+  }
+
+  /// From here on the reconciler can prove that nothing is missing.
+  func stampSubscriptions() async throws {
+    try await session.withConnection { _ = try $0.query("SELECT outbox.stamp_subscriptions()") }
+  }
+
+  /// That every event published since, one delivery each, is accounted for.
+  func requireNothingMissing() async throws -> Conservation {
+    let found = try await conservation()
+    let published = try await numbers("SELECT count(*) FROM outbox.event").first.map { Int($0) }
+    guard found.missing == 0, found.pairs == published else {
+      throw BenchError("lost: of \(published ?? 0) events \(found)")
     }
+    return found
+  }
+
+  /// That so many pairs were delivered, each at the first try and once; how long it took by the database's clock, from
+  /// the newest lease to the last outcome, and how many were parked and claimed.
+  func requireDelivered(_ pairs: Int) async throws -> (seconds: Double, claimed: Double) {
+    let found = try await numbers(
+      """
+      SELECT extract(epoch FROM max(a.at) - (SELECT max(d.started_at) FROM outbox.dispatcher d)),
+        count(*) FILTER (WHERE a.batch_id IS NULL), count(*) FILTER (WHERE a.outcome = 'delivered'), count(*),
+        count(DISTINCT (a.event_id, a.endpoint_id)), (SELECT count(*) FROM outbox.delivery),
+        (SELECT count(*) FROM outbox.dead_letter)
+      FROM outbox.attempt a
+      """
+    )
+    let expected = [pairs, pairs, pairs, 0, 0].map(Double.init)
+    guard Array(found[2...6]) == expected else {
+      throw BenchError("wrong: delivered, attempts, pairs, waiting, dead are \(found[2...6]), not \(expected)")
+    }
+    return (found[0], found[1])
   }
 
   /// What the reconciler counts, of everything.
@@ -89,12 +119,15 @@ struct BenchDatabase: Sendable {
     )
   }
 
-  /// Many at once. `eventTypes`: an SQL expression of the one pattern of endpoint `n`, from 1.
-  func addEndpoints(_ count: Int, url: String, eventTypes: String) async throws {
+  /// Many at once, taking turns at the addresses. `eventTypes`: an SQL expression of the one pattern of endpoint `n`, from 1.
+  func addEndpoints(_ count: Int, urls: [String], eventTypes: String, maxInFlight: Int = 32) async throws {
     try await session.withConnection {
       _ = try $0.query(
-        "SELECT count(outbox.add_endpoint($1, event_types => ARRAY[\(eventTypes)])) FROM generate_series(1, $2) n",
-        [.text(url), .int4(Int32(clamping: count))]
+        """
+        SELECT count(outbox.add_endpoint($1[1 + n % cardinality($1)], event_types => ARRAY[\(eventTypes)], max_in_flight => $3))
+        FROM generate_series(1, $2) n
+        """,
+        [.textArray(urls), .int4(Int32(clamping: count)), .int4(Int32(clamping: maxInFlight))]
       )
     }
   }
@@ -109,14 +142,19 @@ struct BenchDatabase: Sendable {
     try await session.withConnection { try $0.execute("CHECKPOINT") }
   }
 
-  /// Such events in one transaction.
-  func insert(_ numbers: ClosedRange<Int>, bodyBytes: Int) async throws {
+  /// Such events in one transaction, into the log or a table like it. `type`: an SQL expression of the event's number, `n`.
+  func insert(
+    _ numbers: ClosedRange<Int>,
+    into table: String = "outbox.event",
+    type: String = "'order.created'",
+    bodyBytes: Int
+  ) async throws {
     let filler = max(0, bodyBytes - Self.envelopeBytes - 105)
     try await session.withConnection { connection in
       _ = try connection.query(
         """
-        INSERT INTO outbox.event (type, payload)
-        SELECT 'order.created', jsonb_build_object('n', n, 'customer', md5(n::text), 'currency', 'EUR',
+        INSERT INTO \(table) (type, payload)
+        SELECT \(type), jsonb_build_object('n', n, 'customer', md5(n::text), 'currency', 'EUR',
           'total_cents', n % 100000, 'note', left(repeat(md5((-n)::text), $3 / 32 + 1), $3))
         FROM generate_series($1, $2) n
         """,

@@ -1,10 +1,8 @@
-import EmbeddedPostgres
 import Foundation
 import Postgres
-import Synchronization
 
 /// One endpoint gets very many events in one transaction; how long do those of another take, before, meanwhile and after?
-package struct BurstBench: Sendable {
+package struct BurstBench: Bench {
   package var events = 100_000
   /// Events a second for the other endpoint.
   package var rate = 20
@@ -19,78 +17,41 @@ package struct BurstBench: Sendable {
   package init(version: String) { self.version = version }
 
   package func run() async throws -> BurstReport {
-    try await withTemporaryDirectory { directory in
-      let launcher = ChildLauncher(directory: directory)
-      let arrivals = try ArrivalListener()
-      arrivals.start()
-      defer { arrivals.stop() }
-      let target = try await target(directory, launcher)
-      let options = EmbeddedPostgres.Options(settings: BenchDatabase.settings, fsync: true)
-      let report = try await withEmbeddedPostgres(options) { server in
-        try await run(server, launcher, arrivals, target)
+    let arrivals = try ArrivalListener()
+    arrivals.start()
+    defer { arrivals.stop() }
+    return try await withBenchScene { scene in
+      guard let receiverRate else {
+        return try await scene.withNginx { try await run(scene, arrivals, url: $0.url, nginx: $0) }
       }
-      target.slow?.stop()
-      try await target.nginx?.stop()
-      return report
+      let slow = try LoopbackServer.taking(receiverRate)
+      slow.start()
+      defer { slow.stop() }
+      return try await run(scene, arrivals, url: "http://127.0.0.1:\(slow.port)/hook", nginx: nil)
     }
   }
 
-  private struct Target {
-    var url: String
-    var nginx: Nginx?
-    var slow: LoopbackServer?
-  }
-
-  private func target(_ directory: URL, _ launcher: ChildLauncher) async throws -> Target {
-    guard let receiverRate else {
-      let nginx = try await Nginx.start(in: directory, launcher: launcher)
-      return Target(url: nginx.url, nginx: nginx)
-    }
-    let slow = try LoopbackServer.taking(receiverRate)
-    slow.start()
-    return Target(url: "http://127.0.0.1:\(slow.port)/hook", slow: slow)
-  }
-
-  private func run(
-    _ server: EmbeddedPostgres,
-    _ launcher: ChildLauncher,
-    _ arrivals: ArrivalListener,
-    _ target: Target
-  ) async throws -> BurstReport {
-    let database = try await BenchDatabase.create("bench", on: server)
-    try await database.addEndpoint(target.url, eventTypes: ["burst.event"])
+  private func run(_ scene: BenchScene, _ arrivals: ArrivalListener, url: String, nginx: Nginx?) async throws
+    -> BurstReport
+  {
+    let database = try await BenchDatabase.create("bench", on: scene.server)
+    try await database.addEndpoint(url, eventTypes: ["burst.event"])
     try await database.addEndpoint(arrivals.url, eventTypes: ["other.event"])
-    try await database.session.withConnection { _ = try $0.query("SELECT outbox.stamp_subscriptions()") }
-    let dispatcher = try await DispatcherProcess.start(
-      database,
-      synchronousCommit: false,
-      launcher: launcher,
-      graceSeconds: 3
-    )
-    var report: BurstReport
-    do {
-      report = try await measure(database, server, dispatcher, arrivals, nginx: target.nginx?.version)
-    } catch {
-      try? await dispatcher.stop()
-      throw error
+    try await database.stampSubscriptions()
+    var report = try await scene.withDispatchers(on: database, .init(graceSeconds: 3)) {
+      try await measure(scene, database, $0[0], arrivals, nginx)
     }
-    try await dispatcher.stop()
-    report.conservation = try await database.conservation()
-    let published = try await database.numbers("SELECT count(*) FROM outbox.event").first.map { Int($0) }
-    guard report.conservation.missing == 0, report.conservation.pairs == published else {
-      throw BenchError("lost: of \(published ?? 0) events \(report.conservation)")
-    }
+    report.conservation = try await database.requireNothingMissing()
     return report
   }
 
   private func measure(
+    _ scene: BenchScene,
     _ database: BenchDatabase,
-    _ server: EmbeddedPostgres,
     _ dispatcher: DispatcherProcess,
     _ arrivals: ArrivalListener,
-    nginx: String?
+    _ nginx: Nginx?
   ) async throws -> BurstReport {
-    guard let postmaster = server.pid else { throw BenchError("PostgreSQL is not running") }
     let filler = String(repeating: "x", count: max(0, bodyBytes - 100))
     let isOver = Flag()
     let other = database.anotherSession()
@@ -108,10 +69,10 @@ package struct BurstBench: Sendable {
     let transaction = try await publishBurst(database, filler: filler)
     let committed = monotonicNanoseconds()
     progress("committed after \((Double(committed - writing) / 1e9).text(1)) s; cutting")
-    let cpu = (dispatcher.cpuSeconds, ProcessUsage.treeSeconds(of: postmaster))
+    let cpu = (dispatcher.cpuSeconds, scene.postgresSeconds)
     try await waitUntilPassed(transaction, database, dispatcher)
     let passed = monotonicNanoseconds()
-    let cpuAfter = (dispatcher.cpuSeconds, ProcessUsage.treeSeconds(of: postmaster))
+    let cpuAfter = (dispatcher.cpuSeconds, scene.postgresSeconds)
     progress("cut after \((Double(passed - committed) / 1e9).text(1)) s")
     try await Task.sleep(for: .seconds(seconds))
     isOver.set()
@@ -132,12 +93,7 @@ package struct BurstBench: Sendable {
       events: events,
       rate: rate,
       receiverRate: receiverRate,
-      machine: Machine(
-        version: version,
-        postgres: server.version,
-        nginx: nginx,
-        settings: try await database.settings()
-      ),
+      machine: try await scene.machine(version, database, nginx: nginx),
       writeSeconds: Double(committed - writing) / 1e9,
       cutSeconds: cutSeconds,
       parked: try await database.numbers("SELECT count(*) FROM outbox.delivery WHERE endpoint_id = 1")[0],
@@ -175,29 +131,23 @@ package struct BurstBench: Sendable {
   private func waitUntilPassed(_ transaction: String, _ database: BenchDatabase, _ dispatcher: DispatcherProcess)
     async throws
   {
-    let deadline = ContinuousClock.now + .seconds(3600)
-    while true {
-      let passed = try await database.numbers(
+    try await wait(within: .seconds(3600), every: .milliseconds(10), for: "the cut of the burst") {
+      try await dispatcher.check()
+      return try await database.numbers(
         """
         SELECT pg_visible_in_snapshot('\(transaction)'::xid8, p.done)::int
         FROM outbox.position p ORDER BY p.id DESC LIMIT 1
         """
-      )
-      if passed.first == 1 { return }
-      try await dispatcher.check()
-      guard ContinuousClock.now < deadline else { throw BenchError("the burst was not cut within an hour") }
-      try await Task.sleep(for: .milliseconds(10))
+      ).first == 1
     }
   }
 
   private func waitForArrival(of events: [Published], _ arrivals: ArrivalListener, _ dispatcher: DispatcherProcess)
     async throws
   {
-    let deadline = ContinuousClock.now + .seconds(600)
-    while let last = events.last, arrivals.arrival(of: last.number) == nil {
+    try await wait(within: .seconds(600), for: "the arrival of the other's events") {
       try await dispatcher.check()
-      guard ContinuousClock.now < deadline else { throw BenchError("the other's events do not arrive") }
-      try await Task.sleep(for: .milliseconds(20))
+      return events.last.map { arrivals.arrival(of: $0.number) != nil } ?? true
     }
     let all = arrivals.all
     let missing = events.count { all[$0.number] == nil }
@@ -205,14 +155,7 @@ package struct BurstBench: Sendable {
   }
 }
 
-/// Set once, by anybody.
-private final class Flag: Sendable {
-  private let value = Atomic(false)
-  var isSet: Bool { value.load(ordering: .acquiring) }
-  func set() { value.store(true, ordering: .releasing) }
-}
-
-package struct BurstReport: Sendable, Codable {
+package struct BurstReport: FigureReport {
   package var events: Int
   package var rate: Int
   package var receiverRate: Int?
@@ -235,6 +178,24 @@ package struct BurstReport: Sendable, Codable {
   package var quietPeakMegabytes: Double
   package var peakMegabytes: Double
   package var conservation = Conservation(pairs: 0, delivered: 0, waiting: 0, inFlight: 0, dead: 0, missing: 0)
+
+  package var subject: String {
+    let taken = receiverRate.map { "\($0)/s" } ?? "all it gets"
+    return
+      "burst: \(events) events in one transaction to an endpoint that takes \(taken); another gets \(rate)/s; commits asynchronous"
+  }
+
+  package var figures: [Figure] {
+    [
+      Figure("the burst's cut", "s", 2, cutSeconds),
+      Figure("of it parked afterwards", "deliveries", 0, parked),
+      Figure("the other before it, p99", "ms", 2, before.p99),
+      Figure("the other while it is cut, longest", "ms", 1, whileCut.longest),
+      Figure("the next event after", "ms", 2, next),
+      Figure("the other after it, p99", "ms", 2, after.p99),
+      Figure("dispatcher's peak memory", "MiB", 1, peakMegabytes),
+    ]
+  }
 
   package var text: String {
     """

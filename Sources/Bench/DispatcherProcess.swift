@@ -3,32 +3,39 @@ import Foundation
 
 /// A dispatcher as an operator runs it: a process of its own, so that its processor time and memory are its own.
 struct DispatcherProcess {
+  struct Options {
+    var synchronousCommit = false
+    /// Asked instead of the host's.
+    var nameServer: SilentNameServer?
+    /// How long a shutdown waits for what is in flight; nil: the dispatcher's default.
+    var graceSeconds: Int?
+    /// Deliveries in flight at most; nil: the dispatcher's default.
+    var maxInFlight: Int?
+
+    var commitMode: String { synchronousCommit ? "synchronous" : "asynchronous (the dispatcher's default)" }
+  }
+
   let process: ChildProcess
   private let launcher: ChildLauncher
 
-  /// - Parameters:
-  ///   - nameServer: asked instead of the host's.
-  ///   - graceSeconds: how long a shutdown waits for what is in flight; nil: the dispatcher's default.
-  static func start(
-    _ database: BenchDatabase,
-    synchronousCommit: Bool,
-    launcher: ChildLauncher,
-    nameServer: SilentNameServer? = nil,
-    graceSeconds: Int? = nil
-  ) async throws -> DispatcherProcess {
+  static func start(_ database: BenchDatabase, _ options: Options = Options(), launcher: ChildLauncher) async throws
+    -> DispatcherProcess
+  {
     let executable = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     var arguments = [
       executable, "dispatch", "--database-url", database.connectionString, "--name", "bench", "--allow-http",
       "--allow-network", "127.0.0.0/8", "--reconcile-every", "0", "--log-level", "warning",
     ]
-    if synchronousCommit { arguments.append("--synchronous-commit") }
-    if let graceSeconds { arguments += ["--grace", "\(graceSeconds)"] }
-    arguments = (nameServer?.prefix ?? []) + arguments
+    if options.synchronousCommit { arguments.append("--synchronous-commit") }
+    if let grace = options.graceSeconds { arguments += ["--grace", "\(grace)"] }
+    if let maxInFlight = options.maxInFlight { arguments += ["--max-in-flight", "\(maxInFlight)"] }
+    arguments = (options.nameServer?.prefix ?? []) + arguments
     return DispatcherProcess(process: try await launcher.launch(arguments, log: "dispatcher.log"), launcher: launcher)
   }
 
   var cpuSeconds: Double { ProcessUsage.treeSeconds(of: process.pid) }
   var peakBytes: Int { ProcessUsage.peakBytes(of: process.pid) ?? 0 }
+  var residentBytes: Int { ProcessUsage.residentBytes(of: process.pid) ?? 0 }
 
   var threads: Int { ProcessUsage.threads(of: process.pid) ?? 0 }
 

@@ -1,9 +1,8 @@
-import EmbeddedPostgres
 import Foundation
 
 /// How fast one dispatcher empties a full log, and what that costs, beside a bare libcurl loop that posts the same bodies
 /// to the same receiver in the same run.
-package struct DrainBench: Sendable {
+package struct DrainBench: Bench {
   package var events = 100_000
   package var bodyBytes = 500
   /// The endpoint's `max_in_flight`, and the bare loop's concurrency.
@@ -18,28 +17,16 @@ package struct DrainBench: Sendable {
   package init(version: String) { self.version = version }
 
   package func run() async throws -> DrainReport {
-    try await withTemporaryDirectory { directory in
-      let launcher = ChildLauncher(directory: directory)
-      let nginx = try await Nginx.start(in: directory, launcher: launcher)
-      let options = EmbeddedPostgres.Options(settings: BenchDatabase.settings, fsync: true)
-      let report = try await withEmbeddedPostgres(options) { server in
-        try await run(server, nginx, launcher)
-      }
-      try await nginx.stop()
-      return report
-    }
+    try await withBenchScene { scene in try await scene.withNginx { try await run(scene, $0) } }
   }
 
-  private func run(_ server: EmbeddedPostgres, _ nginx: Nginx, _ launcher: ChildLauncher) async throws -> DrainReport {
+  private func run(_ scene: BenchScene, _ nginx: Nginx) async throws -> DrainReport {
     var rounds: [DrainReport.Round] = []
     var machine: Machine?
     for number in 1...runs {
       progress("round \(number) of \(runs): preloading \(events) events")
-      let database = try await BenchDatabase.create("bench_\(number)", on: server)
-      if machine == nil {
-        let settings = try await database.settings()
-        machine = Machine(version: version, postgres: server.version, nginx: nginx.version, settings: settings)
-      }
+      let database = try await BenchDatabase.create("bench_\(number)", on: scene.server)
+      if machine == nil { machine = try await scene.machine(version, database, nginx: nginx) }
       try await database.addEndpoint(nginx.url, maxInFlight: inFlight)
       try await database.preload(events: events, bodyBytes: bodyBytes)
       let bodies = try await database.bodies()
@@ -47,11 +34,11 @@ package struct DrainBench: Sendable {
       var round = DrainReport.Round()
       round.bodyBytes = bodies.map(\.count).reduce(0, +) / bodies.count
       if number.isMultiple(of: 2) {
-        try await drain(database, server, nginx, launcher, &round)
+        try await drain(database, scene, nginx, &round)
         try await measureFloor(bodies, nginx, &round)
       } else {
         try await measureFloor(bodies, nginx, &round)
-        try await drain(database, server, nginx, launcher, &round)
+        try await drain(database, scene, nginx, &round)
       }
       progress(round.text)
       rounds.append(round)
@@ -61,7 +48,7 @@ package struct DrainBench: Sendable {
     return DrainReport(
       events: events,
       inFlight: inFlight,
-      commitMode: synchronousCommit ? "synchronous" : "asynchronous (the dispatcher's default)",
+      commitMode: DispatcherProcess.Options(synchronousCommit: synchronousCommit).commitMode,
       machine: machine,
       rounds: rounds
     )
@@ -84,87 +71,35 @@ package struct DrainBench: Sendable {
 
   private func drain(
     _ database: BenchDatabase,
-    _ server: EmbeddedPostgres,
+    _ scene: BenchScene,
     _ nginx: Nginx,
-    _ launcher: ChildLauncher,
     _ round: inout DrainReport.Round
   ) async throws {
-    guard let postmaster = server.pid else { throw BenchError("PostgreSQL is not running") }
     let before = try await DatabaseCounters(database)
-    let (receiver, postgres) = (nginx.cpuSeconds, ProcessUsage.treeSeconds(of: postmaster))
-    let dispatcher = try await DispatcherProcess.start(
-      database,
-      synchronousCommit: synchronousCommit,
-      launcher: launcher
-    )
-    do {
-      try await waitUntilDrained(database, dispatcher)
-    } catch {
-      try? await dispatcher.stop()
-      throw error
+    let (receiver, postgres) = (nginx.cpuSeconds, scene.postgresSeconds)
+    let options = DispatcherProcess.Options(synchronousCommit: synchronousCommit)
+    round = try await scene.withDispatchers(on: database, options) { [round] dispatchers in
+      var round = round
+      let dispatcher = dispatchers[0]
+      try await wait(within: limit, every: .milliseconds(50), for: "the drain") {
+        try await dispatcher.check()
+        return try await database.isDrained()
+      }
+      let count = Double(events)
+      round.dispatcherMicroseconds = dispatcher.cpuSeconds * 1e6 / count
+      round.postgresMicroseconds = (scene.postgresSeconds - postgres) * 1e6 / count
+      round.receiverMicroseconds = (nginx.cpuSeconds - receiver) * 1e6 / count
+      round.peakMegabytes = Double(dispatcher.peakBytes) / 1_048_576
+      let drained = try await database.requireDelivered(events)
+      round.perSecond = count / drained.seconds
+      round.claimed = drained.claimed
+      round.batches = try await database.numbers("SELECT count(DISTINCT batch_id) FROM outbox.attempt")[0]
+      return round
     }
-    let count = Double(events)
-    round.dispatcherMicroseconds = dispatcher.cpuSeconds * 1e6 / count
-    round.postgresMicroseconds = (ProcessUsage.treeSeconds(of: postmaster) - postgres) * 1e6 / count
-    round.receiverMicroseconds = (nginx.cpuSeconds - receiver) * 1e6 / count
-    round.peakMegabytes = Double(dispatcher.peakBytes) / 1_048_576
-    try await judge(database, &round)
-    try await dispatcher.stop()
     // A backend hands in its counts when it ends; the statistics of a live one may be a second old.
     let after = try await DatabaseCounters(database)
-    round.walBytes = (after.walBytes - before.walBytes) / count
+    round.walBytes = (after.walBytes - before.walBytes) / Double(events)
     round.deadRows = after.deadRows - before.deadRows
     round.transactions = after.transactions - before.transactions
-  }
-
-  private func waitUntilDrained(_ database: BenchDatabase, _ dispatcher: DispatcherProcess) async throws {
-    let deadline = ContinuousClock.now + limit
-    while true {
-      if try await database.isDrained() { return }
-      try await dispatcher.check()
-      guard ContinuousClock.now < deadline else { throw BenchError("the drain is not done after \(limit)") }
-      try await Task.sleep(for: .milliseconds(50))
-    }
-  }
-
-  /// That what was fast was also right; and how long it took by the database's clock, from the lease to the last outcome.
-  private func judge(_ database: BenchDatabase, _ round: inout DrainReport.Round) async throws {
-    let found = try await database.numbers(
-      """
-      SELECT extract(epoch FROM max(a.at) - (SELECT started_at FROM outbox.dispatcher)),
-        count(*) FILTER (WHERE a.outcome = 'delivered'), count(*), count(DISTINCT a.event_id),
-        (SELECT count(*) FROM outbox.delivery), (SELECT count(*) FROM outbox.dead_letter),
-        (SELECT count(DISTINCT batch_id) FROM outbox.attempt), count(*) FILTER (WHERE a.batch_id IS NULL)
-      FROM outbox.attempt a
-      """
-    )
-    let expected = [Double(events), Double(events), Double(events), 0, 0]
-    guard Array(found[1...5]) == expected else {
-      throw BenchError("wrong: delivered, attempts, events, waiting, dead are \(found[1...5]), not \(expected)")
-    }
-    round.perSecond = Double(events) / found[0]
-    round.batches = found[6]
-    round.claimed = found[7]
-  }
-}
-
-/// What PostgreSQL itself counts.
-struct DatabaseCounters {
-  var walBytes: Double
-  /// Row versions that updates and deletes left behind, whether or not a vacuum has removed them since.
-  var deadRows: Double
-  var transactions: Double
-
-  init(_ database: BenchDatabase) async throws {
-    // Longer than the server takes to hand in the counts of a session that has gone idle or ended.
-    try await Task.sleep(for: .milliseconds(1200))
-    let numbers = try await database.numbers(
-      """
-      SELECT pg_current_wal_insert_lsn() - '0/0',
-        (SELECT sum(n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE schemaname = 'outbox'),
-        (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database())
-      """
-    )
-    (walBytes, deadRows, transactions) = (numbers[0], numbers[1], numbers[2])
   }
 }

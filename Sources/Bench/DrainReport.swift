@@ -1,6 +1,4 @@
-import Foundation
-
-package struct DrainReport: Sendable, Codable {
+package struct DrainReport: BenchReport {
   package struct Round: Sendable, Codable {
     package var bodyBytes = 0
     package var perSecond = 0.0
@@ -65,20 +63,5 @@ package struct DrainReport: Sendable, Codable {
     line("ratio of sender's CPU", "", 2, \.cpuRatio)
     lines.append("every event delivered exactly once; none waiting, none dead")
     return lines.joined(separator: "\n")
-  }
-}
-
-extension Encodable {
-  /// For programs.
-  package func json() throws -> String {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.keyEncodingStrategy = .convertToSnakeCase
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-      positiveInfinity: "inf",
-      negativeInfinity: "-inf",
-      nan: "nan"
-    )
-    return String(decoding: try encoder.encode(self), as: UTF8.self)
   }
 }

@@ -1,10 +1,8 @@
-import EmbeddedPostgres
 import Foundation
-import Postgres
 
 /// What matching events with endpoints costs: of a cut by the endpoints that do not match, and of a delivery by the
 /// number of those that do.
-package struct FanoutBench: Sendable {
+package struct FanoutBench: Bench {
   /// Events in a cut that is matched.
   package var events = 500
   /// Endpoints that match each of them.
@@ -24,71 +22,65 @@ package struct FanoutBench: Sendable {
   package init(version: String) { self.version = version }
 
   package func run() async throws -> FanoutReport {
-    try await withTemporaryDirectory { directory in
-      let launcher = ChildLauncher(directory: directory)
-      let nginx = try await Nginx.start(in: directory, launcher: launcher)
-      let options = EmbeddedPostgres.Options(settings: BenchDatabase.settings, fsync: true)
-      let report = try await withEmbeddedPostgres(options) { server in
-        let (few, many) = try await measureMatching(server)
-        let machine = Machine(
-          version: version,
-          postgres: server.version,
-          nginx: nginx.version,
-          settings: few.settings
-        )
+    try await withBenchScene { scene in
+      try await scene.withNginx { nginx in
+        let (few, many, machine) = try await measureMatching(scene, nginx)
         return FanoutReport(
           events: events,
           matching: matching,
           cuts: cuts,
           deliveries: deliveries,
           machine: machine,
-          few: few.matching,
-          many: many.matching,
-          fanouts: try await measureFanouts(server, nginx, launcher)
+          few: few,
+          many: many,
+          fanouts: try await measureFanouts(scene, nginx)
         )
       }
-      try await nginx.stop()
-      return report
     }
   }
 
   // MARK: - Endpoints that do not match
 
-  private typealias Matched = (matching: FanoutReport.Matching, settings: [String: String])
-
-  private func measureMatching(_ server: EmbeddedPostgres) async throws -> (few: Matched, many: Matched) {
-    var databases: [CutDatabase] = []
+  private func measureMatching(_ scene: BenchScene, _ nginx: Nginx) async throws
+    -> (few: FanoutReport.Matching, many: FanoutReport.Matching, Machine)
+  {
+    var databases: [StepCaller] = []
+    var machine: Machine?
     for count in [fewEndpoints, manyEndpoints] {
       progress("adding \(count) endpoints")
-      let database = try await BenchDatabase.create("bench_\(count)", on: server)
-      try await database.addEndpoints(matching, url: Self.nobody, eventTypes: "'order.created'")
+      let database = try await BenchDatabase.create("bench_\(count)", on: scene.server)
+      try await database.addEndpoints(matching, urls: [Self.nobody], eventTypes: "'order.created'")
       // Others of the same tenant: half of them named exactly, half by a prefix.
       try await database.addEndpoints(
         count - matching,
-        url: Self.nobody,
+        urls: [Self.nobody],
         eventTypes: "CASE WHEN n % 2 = 0 THEN 'customer.' || n ELSE 'shop.s' || n || '.*' END"
       )
-      databases.append(try await CutDatabase(database))
+      if machine == nil { machine = try await scene.machine(version, database, nginx: nginx) }
+      databases.append(try await StepCaller(database))
     }
-    var figures: [[CutDatabase.Figures]] = databases.map { _ in [] }
+    var figures: [[StepCaller.Cost]] = databases.map { _ in [] }
     for round in 0..<(cuts + Self.unmeasured) {
       // In turns: a machine that slows down in the middle shall hit both.
       for (index, database) in databases.enumerated() {
-        let cut = try await database.cut(events: events, pairs: events * matching, bodyBytes: bodyBytes)
+        try await database.database.insert(1...events, bodyBytes: bodyBytes)
+        let cut = try await database.cut(events: events + 1, pairs: events * matching)
         if round >= Self.unmeasured { figures[index].append(cut) }
       }
     }
-    var matched: [Matched] = []
+    var matched: [FanoutReport.Matching] = []
     for (index, count) in [fewEndpoints, manyEndpoints].enumerated() {
-      let matching = FanoutReport.Matching(
-        endpoints: count,
-        milliseconds: Spread(figures[index].map(\.milliseconds)),
-        buffers: Spread(figures[index].map(\.buffers))
+      matched.append(
+        FanoutReport.Matching(
+          endpoints: count,
+          milliseconds: Spread(figures[index].map(\.milliseconds)),
+          buffers: Spread(figures[index].map(\.buffers))
+        )
       )
-      matched.append((matching, try await databases[index].database.settings()))
       try await databases[index].database.drop()
     }
-    return (matched[0], matched[1])
+    guard let machine else { throw BenchError("there is nothing to measure") }
+    return (matched[0], matched[1], machine)
   }
 
   /// A port on which nothing listens: here nothing is sent.
@@ -98,149 +90,62 @@ package struct FanoutBench: Sendable {
 
   // MARK: - Endpoints that match
 
-  private func measureFanouts(_ server: EmbeddedPostgres, _ nginx: Nginx, _ launcher: ChildLauncher) async throws
-    -> [FanoutReport.Fanout]
-  {
+  private func measureFanouts(_ scene: BenchScene, _ nginx: Nginx) async throws -> [FanoutReport.Fanout] {
     var result: [FanoutReport.Fanout] = []
     for count in fanouts {
       progress("one event to \(count) endpoints")
-      let database = try await BenchDatabase.create("bench_to_\(count)", on: server)
-      try await database.addEndpoints(count, url: nginx.url, eventTypes: "'order.created'")
-      let cutDatabase = try await CutDatabase(database)
-      var figures: [CutDatabase.Figures] = []
+      let database = try await BenchDatabase.create("bench_to_\(count)", on: scene.server)
+      try await database.addEndpoints(count, urls: [nginx.url], eventTypes: "'order.created'")
+      let caller = try await StepCaller(database)
+      var figures: [StepCaller.Cost] = []
       for round in 0..<(cuts + Self.unmeasured) {
-        let cut = try await cutDatabase.cut(events: 1, pairs: count, bodyBytes: bodyBytes)
+        try await database.insert(1...1, bodyBytes: bodyBytes)
+        let cut = try await caller.cut(events: 2, pairs: count)
+        _ = try await caller.record()
         if round >= Self.unmeasured { figures.append(cut) }
       }
-      try await cutDatabase.forget()
+      try await caller.end()
+      // The dispatcher's deliveries alone are counted from here on.
+      try await database.session.withConnection { try $0.execute("TRUNCATE outbox.attempt") }
       var fanout = FanoutReport.Fanout(
         endpoints: count,
         cutMilliseconds: Spread(figures.map(\.milliseconds)),
         cutBuffers: Spread(figures.map(\.buffers))
       )
-      if deliveries > 0 { fanout.delivery = try await deliver(to: count, database, server, nginx, launcher) }
+      if deliveries > 0 { fanout.delivery = try await deliver(to: count, database, scene, nginx) }
       result.append(fanout)
       try await database.drop()
     }
     return result
   }
 
-  private func deliver(
-    to count: Int,
-    _ database: BenchDatabase,
-    _ server: EmbeddedPostgres,
-    _ nginx: Nginx,
-    _ launcher: ChildLauncher
-  ) async throws -> FanoutReport.Delivery {
-    guard let postmaster = server.pid else { throw BenchError("PostgreSQL is not running") }
+  private func deliver(to count: Int, _ database: BenchDatabase, _ scene: BenchScene, _ nginx: Nginx) async throws
+    -> FanoutReport.Delivery
+  {
     let events = max(1, deliveries / count)
     try await database.preload(events: events, bodyBytes: bodyBytes)
-    let (postgres, receiver) = (ProcessUsage.treeSeconds(of: postmaster), nginx.cpuSeconds)
-    let dispatcher = try await DispatcherProcess.start(database, synchronousCommit: false, launcher: launcher)
-    var delivery = FanoutReport.Delivery()
+    let (postgres, receiver) = (scene.postgresSeconds, nginx.cpuSeconds)
     let total = Double(events * count)
-    do {
-      let deadline = ContinuousClock.now + .seconds(600)
-      while try await !database.isDrained() {
+    return try await scene.withDispatchers(on: database) { dispatchers in
+      let dispatcher = dispatchers[0]
+      try await wait(within: .seconds(600), for: "the deliveries") {
         try await dispatcher.check()
-        guard ContinuousClock.now < deadline else { throw BenchError("not delivered within 600 s") }
-        try await Task.sleep(for: .milliseconds(20))
+        return try await database.isDrained()
       }
+      var delivery = FanoutReport.Delivery()
       delivery.dispatcherMicroseconds = dispatcher.cpuSeconds * 1e6 / total
-      delivery.postgresMicroseconds = (ProcessUsage.treeSeconds(of: postmaster) - postgres) * 1e6 / total
+      delivery.postgresMicroseconds = (scene.postgresSeconds - postgres) * 1e6 / total
       delivery.receiverMicroseconds = (nginx.cpuSeconds - receiver) * 1e6 / total
       delivery.peakMegabytes = Double(dispatcher.peakBytes) / 1_048_576
-      let found = try await database.numbers(
-        """
-        SELECT extract(epoch FROM max(a.at) - (SELECT max(started_at) FROM outbox.dispatcher)),
-          count(*) FILTER (WHERE a.outcome = 'delivered'), count(*), count(*) FILTER (WHERE a.batch_id IS NULL)
-        FROM outbox.attempt a
-        """
-      )
-      guard found[1] == total, found[2] == total else {
-        throw BenchError("wrong: \(found[1]) delivered in \(found[2]) attempts, not \(total)")
-      }
-      delivery.perSecond = total / found[0]
-      delivery.claimed = found[3]
-    } catch {
-      try? await dispatcher.stop()
-      throw error
-    }
-    try await dispatcher.stop()
-    return delivery
-  }
-}
-
-/// A database whose log the benchmark cuts itself, as a dispatcher would.
-private struct CutDatabase {
-  struct Figures {
-    var milliseconds: Double
-    /// Pages looked at, of the cut and all that it calls.
-    var buffers: Double
-  }
-
-  let database: BenchDatabase
-  private let dispatcher: Double
-
-  init(_ database: BenchDatabase) async throws {
-    self.database = database
-    try await database.session.withConnection { connection in
-      // Nobody renews the lease, and the cuts wait for no disk, as a dispatcher's do not.
-      try connection.execute("SET synchronous_commit = off; ANALYZE")
-    }
-    dispatcher = try await database.numbers("SELECT outbox.register('bench', '', 0, '', '1 day')")[0]
-  }
-
-  /// Publishes, cuts, and says what the server spent on it.
-  func cut(events: Int, pairs: Int, bodyBytes: Int) async throws -> Figures {
-    try await database.insert(1...events, bodyBytes: bodyBytes)
-    return try await database.session.withConnection { connection in
-      let text = try connection.queryText(
-        """
-        EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON)
-        SELECT * FROM outbox.cut(\(Int(dispatcher)), \(events + 1), \(max(2000, pairs)), \(max(1000, pairs)), 16777216)
-        """
-      ).rows.compactMap(\.first?.self).joined(separator: "\n")
-      guard let plan = try JSONDecoder().decode([Explained].self, from: Data(text.utf8)).first else {
-        throw BenchError("no plan")
-      }
-      let handed = try connection.queryText(
-        "SELECT cardinality(event_ids)::text FROM outbox.batch ORDER BY id DESC LIMIT 1"
-      ).rows.first?[0]
-      guard handed == "\(pairs)" else { throw BenchError("the cut gave \(handed ?? "no") pairs, not \(pairs)") }
-      return Figures(milliseconds: plan.executionTime, buffers: Double(plan.plan.hit + plan.plan.read))
-    }
-  }
-
-  /// Leaves the database as if nothing had been published yet.
-  func forget() async throws {
-    try await database.session.withConnection {
-      try $0.execute("DELETE FROM outbox.batch; DELETE FROM outbox.dispatcher; RESET synchronous_commit")
-    }
-  }
-
-  private struct Explained: Decodable {
-    var plan: Plan
-    var executionTime: Double
-
-    enum CodingKeys: String, CodingKey {
-      case plan = "Plan"
-      case executionTime = "Execution Time"
-    }
-
-    struct Plan: Decodable {
-      var hit: Int
-      var read: Int
-
-      enum CodingKeys: String, CodingKey {
-        case hit = "Shared Hit Blocks"
-        case read = "Shared Read Blocks"
-      }
+      let drained = try await database.requireDelivered(Int(total))
+      delivery.perSecond = total / drained.seconds
+      delivery.claimed = drained.claimed
+      return delivery
     }
   }
 }
 
-package struct FanoutReport: Sendable, Codable {
+package struct FanoutReport: FigureReport {
   package struct Matching: Sendable, Codable {
     package var endpoints: Int
     package var milliseconds: Spread
@@ -275,6 +180,40 @@ package struct FanoutReport: Sendable, Codable {
 
   package var timeRatio: Double { many.milliseconds.median / few.milliseconds.median }
   package var bufferRatio: Double { many.buffers.median / few.buffers.median }
+
+  package var subject: String {
+    "fanout: a cut of \(events) events of \(few.endpoints) and of \(many.endpoints) endpoints, \(matching) of which match; one event to many; commits asynchronous"
+  }
+
+  package var figures: [Figure] {
+    [
+      Figure("a cut of \(few.endpoints) endpoints", "ms", 2, few.milliseconds.median),
+      Figure("a cut of \(many.endpoints) endpoints", "ms", 2, many.milliseconds.median),
+      Figure("  ratio of time", "", 2, timeRatio),
+      Figure("  ratio of buffers", "", 3, bufferRatio),
+    ]
+      + fanouts.flatMap { fanout in
+        let count = Double(fanout.endpoints)
+        var figures = [
+          Figure(
+            "one event to \(fanout.endpoints): cut",
+            "µs a delivery",
+            1,
+            fanout.cutMilliseconds.median * 1000 / count
+          ),
+          Figure("  buffers", "a delivery", 1, fanout.cutBuffers.median / count),
+        ]
+        if let delivery = fanout.delivery {
+          figures += [
+            Figure("  deliveries", "/s", 0, delivery.perSecond),
+            Figure("  PostgreSQL CPU", "µs a delivery", 1, delivery.postgresMicroseconds),
+            Figure("  dispatcher CPU", "µs a delivery", 1, delivery.dispatcherMicroseconds),
+            Figure("  parked", "deliveries", 0, delivery.claimed),
+          ]
+        }
+        return figures
+      }
+  }
 
   package var text: String {
     var lines = [

@@ -1,7 +1,7 @@
 import Foundation
 
 /// What a dispatcher with nothing to do costs, and how long the first event after the silence takes.
-package struct IdleBench: Sendable {
+package struct IdleBench: Bench {
   package var seconds = 30
   package var version: String
   package var progress: @Sendable (String) -> Void = { _ in }
@@ -42,7 +42,7 @@ package struct IdleBench: Sendable {
   }
 }
 
-package struct IdleReport: Sendable, Codable {
+package struct IdleReport: FigureReport {
   package var seconds: Int
   package var machine: Machine
   /// Shares of one core.
@@ -52,6 +52,19 @@ package struct IdleReport: Sendable, Codable {
   package var walBytesPerSecond: Double
   /// After `seconds` of silence; then after two more seconds, four times.
   package var firstEventMilliseconds: [Double]
+
+  package var subject: String { "idle: one dispatcher, nothing to do, for \(seconds) s; its commits asynchronous" }
+
+  package var figures: [Figure] {
+    [
+      Figure("dispatcher and PostgreSQL together (aim 1)", "% of a core", 2, (dispatcherShare + postgresShare) * 100),
+      Figure("dispatcher", "% of a core", 2, dispatcherShare * 100),
+      Figure("PostgreSQL", "% of a core", 2, postgresShare * 100),
+      Figure("statements", "/s", 1, statementsPerSecond),
+      Figure("WAL", "B/s", 0, walBytesPerSecond),
+      Figure("first event after the silence (aim 20)", "ms", 1, firstEventMilliseconds.first ?? .nan),
+    ]
+  }
 
   package var text: String {
     """

@@ -3,7 +3,7 @@ import Foundation
 
 /// How long a committed event takes to its receiver while little is going on: one event a transaction, from one client,
 /// at a steady rate.
-package struct LatencyBench: Sendable {
+package struct LatencyBench: Bench {
   package var rate = 100
   package var seconds = 30
   package var bodyBytes = 500
@@ -31,13 +31,15 @@ package struct LatencyBench: Sendable {
         // Signed: the dispatcher may see a commit before the publisher hears of it.
         latencies.append((Double(arrival) - Double(event.committed)) / 1e6)
       }
+      let posted = try await scene.barePosts(count: min(rate * seconds, 1000), rate: rate, bodyBytes: bodyBytes)
       return LatencyReport(
         rate: rate,
         seconds: seconds,
         achievedRate: Double(published.count) / elapsed,
-        commitMode: synchronousCommit ? "synchronous" : "asynchronous (the dispatcher's default)",
+        commitMode: DispatcherProcess.Options(synchronousCommit: synchronousCommit).commitMode,
         machine: try await scene.machine(version),
         commitToReceipt: .init(latencies),
+        barePost: .init(posted),
         commit: .init(published.map { Double($0.committed - $0.began) / 1e6 }),
         timerDelay: .init(
           published.filter { $0.isOnTime }.map { Double($0.began - $0.due) / 1e6 }
@@ -65,19 +67,40 @@ package struct Distribution: Sendable, Codable {
   var text: String { "p50 \(p50.text(2))   p90 \(p90.text(2))   p99 \(p99.text(2))   max \(longest.text(2)) ms" }
 }
 
-package struct LatencyReport: Sendable, Codable {
+package struct LatencyReport: FigureReport {
   package var rate: Int
   package var seconds: Int
   package var achievedRate: Double
   package var commitMode: String
   package var machine: Machine
   package var commitToReceipt: Distribution
+  /// From the request's sending to its first byte at the receiver.
+  package var barePost: Distribution
   package var commit: Distribution
   /// By how much a thread that only sleeps wakes late: what the machine adds to every step, whatever is measured on it.
   package var timerDelay: Distribution
   /// Shares of one core.
   package var dispatcherShare: Double
   package var postgresShare: Double
+
+  package var subject: String {
+    "latency: \(rate) events/s, one a transaction, for \(seconds) s; the dispatcher's commits \(commitMode)"
+  }
+
+  package var figures: [Figure] {
+    [
+      Figure("commit to first byte, p50 (aim 1.5)", "ms", 2, commitToReceipt.p50),
+      Figure("commit to first byte, p99 (aim 7)", "ms", 2, commitToReceipt.p99),
+      Figure("the commit itself, p50", "ms", 2, commit.p50),
+      Figure("the commit itself, p99", "ms", 2, commit.p99),
+      Figure("one bare POST to the same receiver, p50", "ms", 2, barePost.p50),
+      Figure("one bare POST to the same receiver, p99", "ms", 2, barePost.p99),
+      Figure("a sleeping thread's delay, p99", "ms", 2, timerDelay.p99),
+      Figure("achieved", "events/s", 1, achievedRate),
+      Figure("dispatcher", "% of a core", 1, dispatcherShare * 100),
+      Figure("PostgreSQL", "% of a core", 1, postgresShare * 100),
+    ]
+  }
 
   package var text: String {
     """
@@ -87,6 +110,7 @@ package struct LatencyReport: Sendable, Codable {
 
     commit to first byte      \(commitToReceipt.text)
     the commit itself         \(commit.text)
+    a bare POST to there      \(barePost.text)
     a sleeping thread's delay \(timerDelay.text)
     meanwhile                 dispatcher \((dispatcherShare * 100).text(1)) %, \
     PostgreSQL \((postgresShare * 100).text(1)) % of a core

@@ -1,3 +1,4 @@
+import DequeModule
 import EmbeddedPostgres
 import Foundation
 import Synchronization
@@ -14,6 +15,7 @@ final class LoopbackServer: Sendable {
   let port: UInt16
   private let listeners: [Int32]
   private let isStopped = Atomic(false)
+  private let unanswered = Atomic(0)
   /// Decides on a request, given when its first byte arrived; on the server's thread.
   private let answer: @Sendable (ReceivedRequest, UInt64) -> Answer
 
@@ -37,6 +39,14 @@ final class LoopbackServer: Sendable {
     self.listeners = listeners
   }
 
+  /// Loopback addresses, all different: hosts of their own to whoever posts there.
+  static func addresses(_ count: Int) -> [UInt32] {
+    (0..<UInt32(count)).map { number in
+      let (block, host) = number.quotientAndRemainder(dividingBy: 250)
+      return 0x7f01_0001 + block * 256 + host
+    }
+  }
+
   /// One that takes only so many requests a second, one after the other.
   static func taking(_ perSecond: Int) throws -> LoopbackServer {
     let turn = Turn()
@@ -56,49 +66,75 @@ final class LoopbackServer: Sendable {
 
   deinit { for listener in listeners { close(listener) } }
 
+  /// Requests that have not been answered yet, of those that will be.
+  var waiting: Int { unanswered.load(ordering: .relaxed) }
+
   func start() { Thread.detachNewThread { self.serve() } }
   func stop() { isStopped.store(true, ordering: .releasing) }
 
+  private struct Pending {
+    var client: Int32
+    var id: UInt64
+    var status: String
+    var at: UInt64
+  }
+
   private struct Client {
+    /// When it connected: tells it from one that had the same descriptor.
+    var id: UInt64
     var bytes: [UInt8] = []
     /// When the first byte of the request being read arrived.
     var began: UInt64 = 0
   }
 
   private func serve() {
+    // Kept from one round to the next: there may be thousands.
+    var polled = listeners.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
     var clients: [Int32: Client] = [:]
-    var pending: [(client: Int32, status: String, at: UInt64)] = []
+    var pending = Deque<Pending>()
     defer { for client in clients.keys { close(client) } }
     while !isStopped.load(ordering: .acquiring) {
-      var polled = (listeners + clients.keys).map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-      let wait = pending.first.map { next in
+      var patience: Int32 = 200
+      if let next = pending.first {
         let now = monotonicNanoseconds()
-        return next.at <= now ? 0 : Int32(min((next.at - now) / 1_000_000 + 1, 200))
+        patience = next.at <= now ? 0 : Int32(min((next.at - now) / 1_000_000 + 1, 200))
       }
-      let count = poll(&polled, nfds_t(polled.count), wait ?? 200)
+      let count = poll(&polled, nfds_t(polled.count), patience)
       let now = monotonicNanoseconds()
       while let next = pending.first, next.at <= now {
         pending.removeFirst()
-        send(next.status, to: next.client)
+        // Not to somebody else, who has got the same descriptor since.
+        if clients[next.client]?.id == next.id { send(next.status, to: next.client) }
       }
+      defer { unanswered.store(pending.count, ordering: .relaxed) }
       guard count > 0 else { continue }
-      for entry in polled where entry.revents != 0 {
-        if listeners.contains(entry.fd) {
-          let client = accept(entry.fd, nil, nil)
-          guard client >= 0 else { continue }
-          var yes: Int32 = 1
-          setsockopt(client, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
-          clients[client] = Client()
-        } else if var client = clients.removeValue(forKey: entry.fd) {
-          if read(entry.fd, into: &client, now: now, &pending) {
-            clients[entry.fd] = client
+      // From the end, so that what is taken out leaves what is still to come in its place.
+      for index in polled.indices.reversed() where polled[index].revents != 0 {
+        let descriptor = polled[index].fd
+        if index < listeners.count {
+          if let client = accept(from: descriptor, now: now) {
+            clients[client.descriptor] = client.client
+            polled.append(pollfd(fd: client.descriptor, events: Int16(POLLIN), revents: 0))
+          }
+        } else if var client = clients.removeValue(forKey: descriptor) {
+          if read(descriptor, into: &client, now: now, &pending) {
+            clients[descriptor] = client
           } else {
-            pending.removeAll { $0.client == entry.fd }
-            close(entry.fd)
+            close(descriptor)
+            polled.swapAt(index, polled.count - 1)
+            polled.removeLast()
           }
         }
       }
     }
+  }
+
+  private func accept(from listener: Int32, now: UInt64) -> (descriptor: Int32, client: Client)? {
+    let client = Foundation.accept(listener, nil, nil)
+    guard client >= 0 else { return nil }
+    var yes: Int32 = 1
+    setsockopt(client, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
+    return (client, Client(id: now))
   }
 
   /// False when the connection is over.
@@ -106,7 +142,7 @@ final class LoopbackServer: Sendable {
     _ descriptor: Int32,
     into client: inout Client,
     now: UInt64,
-    _ pending: inout [(client: Int32, status: String, at: UInt64)]
+    _ pending: inout Deque<Pending>
   ) -> Bool {
     let count = withUnsafeTemporaryAllocation(byteCount: 65_536, alignment: 1) { buffer in
       let count = recv(descriptor, buffer.baseAddress, buffer.count, 0)
@@ -123,7 +159,8 @@ final class LoopbackServer: Sendable {
       client.began = now
       switch answer {
       case .now(let status): send(status, to: descriptor)
-      case .later(let status, let at): pending.append((descriptor, status, at))
+      case .later(let status, let at):
+        pending.append(Pending(client: descriptor, id: client.id, status: status, at: at))
       case .never: break
       }
     }
@@ -138,24 +175,47 @@ final class LoopbackServer: Sendable {
   }
 }
 
-/// A whole request at the beginning of the bytes.
+/// A whole request at the beginning of the bytes, as libcurl writes it over HTTP/1.1. Looked at where it lies, since a
+/// receiver shall cost as little as can be.
 struct ReceivedRequest {
   let length: Int
   /// The value of the payload's member `n`.
   let number: Int?
 
   init?(_ bytes: [UInt8]) {
-    let text = String(decoding: bytes, as: UTF8.self)
-    guard let end = text.range(of: "\r\n\r\n") else { return nil }
-    let head = text[..<end.lowerBound]
-    guard let line = head.split(separator: "\r\n").first(where: { $0.lowercased().hasPrefix("content-length:") }),
-      let length = Int(line.dropFirst(15).trimmingCharacters(in: .whitespaces))
-    else { return nil }
-    let total = head.utf8.count + 4 + length
-    guard bytes.count >= total else { return nil }
-    self.length = total
-    let body = text[end.upperBound...]
-    number = body.range(of: #""n": "#).flatMap { Int(body[$0.upperBound...].prefix(while: \.isNumber)) }
+    let parsed = bytes.withUnsafeBytes { bytes -> (length: Int, number: Int?)? in
+      guard let end = bytes.offset(of: "\r\n\r\n"),
+        let field = UnsafeRawBufferPointer(rebasing: bytes[..<end]).offset(of: "\r\nContent-Length: "),
+        let body = bytes.number(at: field + 18)
+      else { return nil }
+      let total = end + 4 + body
+      guard bytes.count >= total else { return nil }
+      let text = UnsafeRawBufferPointer(rebasing: bytes[(end + 4)..<total])
+      return (total, text.offset(of: #""n": "#).flatMap { text.number(at: $0 + 5) })
+    }
+    guard let parsed else { return nil }
+    (length, number) = parsed
+  }
+}
+
+extension UnsafeRawBufferPointer {
+  /// Where `text` first begins.
+  fileprivate func offset(of text: StaticString) -> Int? {
+    guard let base = baseAddress else { return nil }
+    let last = count - text.utf8CodeUnitCount
+    var from = 0
+    while from <= last, let found = memchr(base + from, Int32(text.utf8Start[0]), last - from + 1) {
+      from = UnsafeRawPointer(found) - base
+      if memcmp(base + from, text.utf8Start, text.utf8CodeUnitCount) == 0 { return from }
+      from += 1
+    }
+    return nil
+  }
+
+  /// The digits there.
+  fileprivate func number(at offset: Int) -> Int? {
+    let digits = self[offset...].prefix { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+    return digits.isEmpty || digits.count > 18 ? nil : digits.reduce(0) { $0 * 10 + Int($1 - UInt8(ascii: "0")) }
   }
 }
 

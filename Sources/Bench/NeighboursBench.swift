@@ -1,11 +1,10 @@
-import EmbeddedPostgres
 import Foundation
 import Postgres
 import Synchronization
 
 /// What endpoints that behave notice of four that do not: the same load in turns alone and beside the faults, each time on
 /// a database and with a dispatcher of its own.
-package struct NeighboursBench: Sendable {
+package struct NeighboursBench: Bench {
   package enum Fault: String, CaseIterable, Sendable, Codable, CodingKeyRepresentable {
     /// Takes the request and says nothing until the deadline.
     case hang
@@ -41,36 +40,27 @@ package struct NeighboursBench: Sendable {
   private static let warmUpSeconds = 2
 
   package func run() async throws -> NeighboursReport {
-    try await withTemporaryDirectory { directory in
-      let launcher = ChildLauncher(directory: directory)
+    // A host of its own for each: 127.1.0.1 and so on.
+    let addresses = LoopbackServer.addresses(neighbours + Fault.allCases.count * each)
+    let receivers = try Receivers(addresses: addresses, busyTakes: busyTakes, each: each)
+    receivers.start()
+    defer { receivers.stop() }
+    return try await withBenchScene { bench in
       var (nameServer, dnsProblem): (SilentNameServer?, String?) = (nil, nil)
       if faults.contains(.dns) {
         do {
-          nameServer = try await SilentNameServer(in: directory, launcher: launcher)
+          nameServer = try await SilentNameServer(in: bench.directory, launcher: bench.launcher)
         } catch let error as BenchError {
           dnsProblem = error.description
           progress("the silent name server is not measured: it \(error.description)")
         }
       }
-      // A host of its own for each: 127.1.0.1 and so on.
-      let addresses = (0..<neighbours + Fault.allCases.count * each).map { number -> UInt32 in
-        let (block, host) = number.quotientAndRemainder(dividingBy: 250)
-        return UInt32(0x7f01_0001 + block * 256 + host)
-      }
-      let receivers = try Receivers(addresses: addresses, busyTakes: busyTakes, each: each)
-      receivers.start()
-      defer { receivers.stop() }
-      let options = EmbeddedPostgres.Options(settings: BenchDatabase.settings, fsync: true)
-      return try await withEmbeddedPostgres(options) { [nameServer, dnsProblem] server in
-        let scene = Scene(server: server, launcher: launcher, receivers: receivers, nameServer: nameServer)
-        return try await run(scene, dnsProblem: dnsProblem)
-      }
+      return try await run(Scene(bench: bench, receivers: receivers, nameServer: nameServer), dnsProblem: dnsProblem)
     }
   }
 
   private struct Scene {
-    let server: EmbeddedPostgres
-    let launcher: ChildLauncher
+    let bench: BenchScene
     let receivers: Receivers
     let nameServer: SilentNameServer?
   }
@@ -83,11 +73,8 @@ package struct NeighboursBench: Sendable {
       var round: [Bool: NeighboursReport.Phase] = [:]
       for withFaults in number.isMultiple(of: 2) ? [true, false] : [false, true] {
         let name = "bench_\(number)_\(withFaults ? "beside" : "alone")"
-        let database = try await BenchDatabase.create(name, on: scene.server)
-        if machine == nil {
-          let settings = try await database.settings()
-          machine = Machine(version: version, postgres: scene.server.version, nginx: nil, settings: settings)
-        }
+        let database = try await BenchDatabase.create(name, on: scene.bench.server)
+        if machine == nil { machine = try await scene.bench.machine(version, database) }
         let phase = try await measure(database, scene, withFaults: withFaults)
         progress("round \(number) of \(self.rounds), \(withFaults ? "beside the faults" : "alone"): \(phase.text)")
         round[withFaults] = phase
@@ -121,31 +108,26 @@ package struct NeighboursBench: Sendable {
   private func measure(_ database: BenchDatabase, _ scene: Scene, withFaults: Bool) async throws
     -> NeighboursReport.Phase
   {
-    guard let postmaster = scene.server.pid else { throw BenchError("PostgreSQL is not running") }
     try await addEndpoints(database, scene, withFaults: withFaults)
-    let dispatcher = try await DispatcherProcess.start(
-      database,
-      synchronousCommit: false,
-      launcher: scene.launcher,
-      nameServer: scene.nameServer,
-      graceSeconds: 3
-    )
-    var phase = NeighboursReport.Phase()
-    do {
+    let options = DispatcherProcess.Options(nameServer: scene.nameServer, graceSeconds: 3)
+    var stopping: UInt64 = 0
+    var phase = try await scene.bench.withDispatchers(on: database, options) { dispatchers in
+      let dispatcher = dispatchers[0]
+      var phase = NeighboursReport.Phase()
       // Everything stands when the measuring and the faults begin: connections, prepared statements, settings.
       let warmUp = try await publish(database, first: 0, seconds: Self.warmUpSeconds)
       try await waitForArrival(of: warmUp, scene, dispatcher)
       try await database.session.withConnection { try $0.execute("CHECKPOINT") }
       scene.receivers.forget()
 
-      let (ours, postgres) = (dispatcher.cpuSeconds, ProcessUsage.treeSeconds(of: postmaster))
+      let (ours, postgres) = (dispatcher.cpuSeconds, scene.bench.postgresSeconds)
       let bench = ProcessUsage.ownSeconds()
       let (machine, began) = (ProcessUsage.machine(), monotonicNanoseconds())
       let (published, threads) = try await publishAll(database, dispatcher, withFaults: withFaults)
       let elapsed = Double(monotonicNanoseconds() - began) / 1e9
       let machineAfter = ProcessUsage.machine()
       phase.dispatcherShare = (dispatcher.cpuSeconds - ours) / elapsed
-      phase.postgresShare = (ProcessUsage.treeSeconds(of: postmaster) - postgres) / elapsed
+      phase.postgresShare = (scene.bench.postgresSeconds - postgres) / elapsed
       phase.benchShare = (ProcessUsage.ownSeconds() - bench) / elapsed
       phase.machineShare = Double(machineAfter.busy - machine.busy) / Double(max(1, machineAfter.all - machine.all))
       phase.threads = threads
@@ -165,18 +147,11 @@ package struct NeighboursBench: Sendable {
       try await database.waitUntilCut(within: .seconds(60))
       phase.peakMegabytes = Double(dispatcher.peakBytes) / 1_048_576
       phase.faults = try await faultStates(database)
-    } catch {
-      try? await dispatcher.stop()
-      throw error
+      stopping = monotonicNanoseconds()
+      return phase
     }
-    let stopping = monotonicNanoseconds()
-    try await dispatcher.stop()
     phase.stopSeconds = Double(monotonicNanoseconds() - stopping) / 1e9
-    phase.conservation = try await database.conservation()
-    let events = try await database.numbers("SELECT count(*) FROM outbox.event").first.map { Int($0) }
-    guard phase.conservation.missing == 0, phase.conservation.pairs == events else {
-      throw BenchError("lost: of \(events ?? 0) events \(phase.conservation)")
-    }
+    phase.conservation = try await database.requireNothingMissing()
     return phase
   }
 
@@ -191,8 +166,7 @@ package struct NeighboursBench: Sendable {
       if withFaults, fault == .dns, scene.nameServer != nil { url = "http://hooks\(which).nowhere.example/hook" }
       try await database.addEndpoint(url, eventTypes: [Self.type(of: fault, which)])
     }
-    // From here on the reconciler can prove that nothing is missing.
-    try await database.session.withConnection { _ = try $0.query("SELECT outbox.stamp_subscriptions()") }
+    try await database.stampSubscriptions()
   }
 
   private static func type(ofNeighbour number: Int) -> String { "neighbour.\(number)" }
@@ -249,14 +223,10 @@ package struct NeighboursBench: Sendable {
   }
 
   private func waitForArrival(of events: [Published], _ scene: Scene, _ dispatcher: DispatcherProcess) async throws {
-    let deadline = ContinuousClock.now + .seconds(60)
-    while true {
-      let arrivals = scene.receivers.arrivals.all
-      let missing = events.count { arrivals[$0.number] == nil }
-      if missing == 0 { return }
+    try await wait(within: .seconds(60), for: "the arrival of all events") {
       try await dispatcher.check()
-      guard ContinuousClock.now < deadline else { throw BenchError("\(missing) events did not arrive within 60 s") }
-      try await Task.sleep(for: .milliseconds(20))
+      let arrivals = scene.receivers.arrivals.all
+      return events.allSatisfy { arrivals[$0.number] != nil }
     }
   }
 

@@ -1,4 +1,4 @@
-package struct NeighboursReport: Sendable, Codable {
+package struct NeighboursReport: BenchReport {
   package struct FaultState: Sendable, Codable {
     package var circuit: String
     package var lastError: String?

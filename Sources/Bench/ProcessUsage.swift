@@ -20,6 +20,8 @@ enum ProcessUsage {
   /// The most memory a process has had resident so far; nil if there is no such process.
   static func peakBytes(of pid: pid_t) -> Int? { status(of: pid, "VmHWM").map { $0 * 1024 } }
 
+  static func residentBytes(of pid: pid_t) -> Int? { status(of: pid, "VmRSS").map { $0 * 1024 } }
+
   /// Of this process: the publishers and the receivers.
   static func ownSeconds() -> Double {
     var time = timespec()

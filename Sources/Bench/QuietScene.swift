@@ -2,11 +2,11 @@ import EmbeddedPostgres
 import Foundation
 import Postgres
 
-/// A throwaway PostgreSQL, a dispatcher process with nothing to do, and a receiver that notes arrivals.
+/// A dispatcher process with nothing to do, and a receiver that notes arrivals.
 struct QuietScene: Sendable {
+  let bench: BenchScene
   let listener: ArrivalListener
   let database: BenchDatabase
-  let server: EmbeddedPostgres
   let dispatcher: DispatcherProcess
 
   /// One event a transaction.
@@ -18,56 +18,46 @@ struct QuietScene: Sendable {
   }
 
   func waitForArrival(of number: Int) async throws {
-    let deadline = ContinuousClock.now + .seconds(20)
-    while listener.arrival(of: number) == nil {
+    try await wait(within: .seconds(20), every: .milliseconds(2), for: "the arrival of event \(number)") {
       try await dispatcher.check()
-      guard ContinuousClock.now < deadline else { throw BenchError("event \(number) did not arrive within 20 s") }
-      try await Task.sleep(for: .milliseconds(2))
+      return listener.arrival(of: number) != nil
+    }
+  }
+
+  /// The same receiver's share of it all: requests at a steady rate over a raw socket, each when the one before it is
+  /// answered. Milliseconds from sending to the first byte's arrival.
+  func barePosts(count: Int, rate: Int, bodyBytes: Int) async throws -> [Double] {
+    let first = 2_000_000_000
+    let sent = try await BarePost(port: listener.port).run(first: first, count: count, rate: rate, bodyBytes: bodyBytes)
+    return try sent.enumerated().map { index, sent in
+      guard let arrival = listener.arrival(of: first + index) else { throw BenchError("a bare POST did not arrive") }
+      return (Double(arrival) - Double(sent)) / 1e6
     }
   }
 
   /// Processor seconds so far.
-  func usage() -> (dispatcher: Double, postgres: Double) {
-    (dispatcher.cpuSeconds, server.pid.map(ProcessUsage.treeSeconds) ?? .nan)
-  }
+  func usage() -> (dispatcher: Double, postgres: Double) { (dispatcher.cpuSeconds, bench.postgresSeconds) }
 
-  func machine(_ version: String) async throws -> Machine {
-    Machine(version: version, postgres: server.version, nginx: nil, settings: try await database.settings())
-  }
+  func machine(_ version: String) async throws -> Machine { try await bench.machine(version, database) }
 }
 
 func withQuietDispatcher<Report>(
   synchronousCommit: Bool,
   _ body: (QuietScene) async throws -> Report
 ) async throws -> Report {
-  try await withTemporaryDirectory { directory in
-    let launcher = ChildLauncher(directory: directory)
-    let listener = try ArrivalListener()
-    listener.start()
-    defer { listener.stop() }
-    let options = EmbeddedPostgres.Options(settings: BenchDatabase.settings, fsync: true)
-    return try await withEmbeddedPostgres(options) { server in
-      let database = try await BenchDatabase.create("bench", on: server)
-      try await database.addEndpoint(listener.url, maxInFlight: 64)
-      let dispatcher = try await DispatcherProcess.start(
-        database,
-        synchronousCommit: synchronousCommit,
-        launcher: launcher
-      )
-      let scene = QuietScene(listener: listener, database: database, server: server, dispatcher: dispatcher)
-      let report: Report
-      do {
-        // One event through, so that everything stands: lease, connections, prepared statements.
-        let warmUp = 1_000_000_000
-        _ = try await scene.publish(first: warmUp, count: 1, rate: 1, bodyBytes: 100)
-        try await scene.waitForArrival(of: warmUp)
-        report = try await body(scene)
-      } catch {
-        try? await dispatcher.stop()
-        throw error
-      }
-      try await dispatcher.stop()
-      return report
+  let listener = try ArrivalListener()
+  listener.start()
+  defer { listener.stop() }
+  return try await withBenchScene { bench in
+    let database = try await BenchDatabase.create("bench", on: bench.server)
+    try await database.addEndpoint(listener.url, maxInFlight: 64)
+    return try await bench.withDispatchers(on: database, .init(synchronousCommit: synchronousCommit)) { dispatchers in
+      let scene = QuietScene(bench: bench, listener: listener, database: database, dispatcher: dispatchers[0])
+      // One event through, so that everything stands: lease, connections, prepared statements.
+      let warmUp = 1_000_000_000
+      _ = try await scene.publish(first: warmUp, count: 1, rate: 1, bodyBytes: 100)
+      try await scene.waitForArrival(of: warmUp)
+      return try await body(scene)
     }
   }
 }

@@ -16,7 +16,15 @@ struct Published: Sendable {
 struct SteadyPublisher: Sendable {
   let session: Session
   /// Transactions a second.
-  var rate: Int
+  var rate: Double
+  /// When the first is due; nil: at once.
+  var origin: UInt64?
+
+  init(session: Session, rate: Double, origin: UInt64? = nil) {
+    (self.session, self.rate, self.origin) = (session, rate, origin)
+  }
+
+  init(session: Session, rate: Int) { self.init(session: session, rate: Double(rate)) }
 
   /// - Parameters:
   ///   - isOver: asked before each; for a publisher that others tell when to end.
@@ -30,22 +38,43 @@ struct SteadyPublisher: Sendable {
     try await session.withConnection { connection in
       var published: [Published] = []
       published.reserveCapacity(min(count, 100_000))
-      let origin = monotonicNanoseconds()
-      var isOnTime = true
-      for index in 0..<count {
-        if isOver() { break }
-        let due = origin + UInt64(index) * 1_000_000_000 / UInt64(rate)
-        var until = timespec(tv_sec: Int(due / 1_000_000_000), tv_nsec: Int(due % 1_000_000_000))
-        while clock_nanosleep(CLOCK_MONOTONIC, Int32(TIMER_ABSTIME), &until, nil) == EINTR {}
-        let began = monotonicNanoseconds()
-        try insert(connection, first + index)
-        let committed = monotonicNanoseconds()
-        published.append(
-          Published(number: first + index, due: due, isOnTime: isOnTime, began: began, committed: committed)
-        )
-        isOnTime = committed < due + 1_000_000_000 / UInt64(rate)
+      try run(connection, count, isOver, { try insert($0, first + $1) }) {
+        published.append($0)
+        published[published.count - 1].number += first
       }
       return published
+    }
+  }
+
+  /// The same for numbers from 0, without keeping anything: `note` is told of each.
+  func publish(
+    count: Int,
+    _ insert: @escaping @Sendable (Connection, _ number: Int) throws -> Void,
+    note: @escaping @Sendable (Published) -> Void
+  ) async throws {
+    try await session.withConnection { try run($0, count, { false }, insert, note) }
+  }
+
+  private func run(
+    _ connection: Connection,
+    _ count: Int,
+    _ isOver: () -> Bool,
+    _ insert: (Connection, Int) throws -> Void,
+    _ note: (Published) -> Void
+  ) throws {
+    let origin = origin ?? monotonicNanoseconds()
+    let interval = 1e9 / rate
+    var isOnTime = true
+    for number in 0..<count {
+      if isOver() { break }
+      let due = origin + UInt64(Double(number) * interval)
+      var until = timespec(tv_sec: Int(due / 1_000_000_000), tv_nsec: Int(due % 1_000_000_000))
+      while clock_nanosleep(CLOCK_MONOTONIC, Int32(TIMER_ABSTIME), &until, nil) == EINTR {}
+      let began = monotonicNanoseconds()
+      try insert(connection, number)
+      let committed = monotonicNanoseconds()
+      note(Published(number: number, due: due, isOnTime: isOnTime, began: began, committed: committed))
+      isOnTime = committed < due + UInt64(interval)
     }
   }
 }

@@ -29,18 +29,17 @@ extension BenchCommand {
     )
     var faults = Set(NeighboursBench.Fault.allCases)
     @Option(help: "Seconds of each phase.") var seconds = 30
-    @Option(help: "Rounds, each of two phases; medians are printed.") var rounds = 5
-    @Flag(help: "Print JSON.") var json = false
+    @OptionGroup var times: RunOptions
+    @OptionGroup var output: BenchOutput
 
     func validate() throws {
-      guard (1...10_000).contains(neighbours) else { throw ValidationError("--neighbours must be 1 to 10000.") }
-      guard (1...10_000).contains(rate) else { throw ValidationError("--rate must be 1 to 10000.") }
-      guard (1...1000).contains(faultRate) else { throw ValidationError("--fault-rate must be 1 to 1000.") }
-      guard (1...100_000).contains(busyTakes) else { throw ValidationError("--busy-takes must be 1 to 100000.") }
-      guard (1...10_000).contains(busyFactor) else { throw ValidationError("--busy-factor must be 1 to 10000.") }
-      guard (1...100).contains(each) else { throw ValidationError("--each must be 1 to 100.") }
-      guard (1...3600).contains(seconds) else { throw ValidationError("--seconds must be 1 to 3600.") }
-      guard (1...100).contains(rounds) else { throw ValidationError("--rounds must be 1 to 100.") }
+      try check("neighbours", neighbours, 1...10_000)
+      try check("rate", rate, 1...10_000)
+      try check("fault-rate", faultRate, 1...1000)
+      try check("busy-takes", busyTakes, 1...100_000)
+      try check("busy-factor", busyFactor, 1...10_000)
+      try check("each", each, 1...100)
+      try check("seconds", seconds, 1...3600)
     }
 
     func run() async throws {
@@ -53,10 +52,8 @@ extension BenchCommand {
       bench.each = each
       bench.faults = faults
       bench.seconds = seconds
-      bench.rounds = rounds
-      bench.progress = { $0.printToStandardError() }
-      let report = try await bench.run()
-      print(json ? try report.json() : report.text)
+      bench.rounds = times.runs
+      try await output.run(bench)
     }
   }
 
@@ -69,15 +66,14 @@ extension BenchCommand {
     @Option(help: "Requests a second that the burst's endpoint takes. Default: all that nginx does.") var receiverRate:
       Int?
     @Option(help: "Seconds to watch before the burst, and after its cut.") var seconds = 10
-    @Flag(help: "Print JSON.") var json = false
+    @OptionGroup var times: RunOptions
+    @OptionGroup var output: BenchOutput
 
     func validate() throws {
-      guard (1...10_000_000).contains(events) else { throw ValidationError("--events must be 1 to 10000000.") }
-      guard (1...1000).contains(rate) else { throw ValidationError("--rate must be 1 to 1000.") }
-      guard (1...100_000).contains(receiverRate ?? 1) else {
-        throw ValidationError("--receiver-rate must be 1 to 100000.")
-      }
-      guard (1...3600).contains(seconds) else { throw ValidationError("--seconds must be 1 to 3600.") }
+      try check("events", events, 1...10_000_000)
+      try check("rate", rate, 1...1000)
+      try check("receiver-rate", receiverRate ?? 1, 1...100_000)
+      try check("seconds", seconds, 1...3600)
     }
 
     func run() async throws {
@@ -86,37 +82,7 @@ extension BenchCommand {
       bench.rate = rate
       bench.receiverRate = receiverRate
       bench.seconds = seconds
-      bench.progress = { $0.printToStandardError() }
-      let report = try await bench.run()
-      print(json ? try report.json() : report.text)
-    }
-  }
-
-  struct Fanout: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-      abstract: "What a cut costs by the endpoints that do not match, and a delivery by the number of those that do."
-    )
-    @Option(help: "Cuts of each kind; medians are printed.") var cuts = 20
-    @Option(help: "Endpoints, three of which match, to compare with ten.") var endpoints = 10_000
-    @Option(help: "Deliveries a dispatcher makes for each fan-out; 0: only cuts are measured.") var deliveries = 50_000
-    @Flag(help: "Print JSON.") var json = false
-
-    func validate() throws {
-      guard (1...1000).contains(cuts) else { throw ValidationError("--cuts must be 1 to 1000.") }
-      guard (10...1_000_000).contains(endpoints) else { throw ValidationError("--endpoints must be 10 to 1000000.") }
-      guard deliveries == 0 || (1000...10_000_000).contains(deliveries) else {
-        throw ValidationError("--deliveries must be 0, or 1000 to 10000000.")
-      }
-    }
-
-    func run() async throws {
-      var bench = FanoutBench(version: martletVersion)
-      bench.cuts = cuts
-      bench.manyEndpoints = endpoints
-      bench.deliveries = deliveries
-      bench.progress = { $0.printToStandardError() }
-      let report = try await bench.run()
-      print(json ? try report.json() : report.text)
+      try await output.run(bench, times)
     }
   }
 }

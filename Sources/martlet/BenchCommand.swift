@@ -6,38 +6,69 @@ struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
     abstract: "Measure throughput, cost and latency on a throwaway PostgreSQL.",
-    discussion: "scripts/bench installs what is needed, builds for release and passes its arguments on.",
-    subcommands: [Drain.self, Latency.self, Idle.self, Neighbours.self, Burst.self, Fanout.self]
+    discussion: """
+      scripts/bench installs what is needed, builds for release and passes its arguments on; without any it runs all.
+      """,
+    subcommands: [
+      All.self, Drain.self, Cost.self, Publish.self, Latency.self, Idle.self, Backlog.self, Fanout.self, Scale.self,
+      Pinned.self, Neighbours.self, Burst.self,
+    ]
   )
+
+  struct All: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Every benchmark, one after the other, and one report of them all.",
+      discussion: """
+        Takes some two and a half hours and 20 GB of disk; with --quick minutes, of a few runs at small sizes. The report is \
+        written anew after each benchmark. Exit status 1 if one of them failed; the report says which, and why.
+        """
+    )
+    @Flag(help: "Small sizes: to see that it works, not for figures.") var quick = false
+    @Option(help: "Only these, by their names.", transform: { $0.split(separator: ",").map(String.init) })
+    var only: [String] = []
+    @Option(help: ArgumentHelp("Where to write the report, in Markdown.", valueName: "file"))
+    var report = "martlet-performance.md"
+
+    func validate() throws {
+      try BenchOutput.requireWritable(report)
+      let names = BenchSuite.names
+      for name in only where !names.contains(name) {
+        throw ValidationError("There is no benchmark \(name). There are: \(names.joined(separator: ", ")).")
+      }
+    }
+
+    func run() async throws {
+      let suite = BenchSuite(version: martletVersion, isQuick: quick) { $0.printToStandardError() }
+      let failed = try await suite.run(only: only) { try BenchOutput.write($0, to: report) }
+      print(report)
+      if failed > 0 { throw ExitCode.failure }
+    }
+  }
 
   struct Drain: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Empty a full log to nginx with one dispatcher, beside a bare libcurl loop."
     )
-    @Option(help: "Events in the log.") var events = 100_000
-    @Option(help: "Bytes of each request's body.") var bytes = 500
+    @Option(help: "Events in the log.") var events = 200_000
     @Option(help: "Requests in flight, of the endpoint and of the bare loop.") var maxInFlight = 64
-    @Option(help: "Rounds; medians are printed.") var runs = 1
-    @Flag(help: "The dispatcher waits for the disk with every cut and record.") var synchronousCommit = false
-    @Flag(help: "Print JSON.") var json = false
+    @OptionGroup var body: BodyOptions
+    @OptionGroup var times: RunOptions
+    @OptionGroup var commit: CommitOptions
+    @OptionGroup var output: BenchOutput
 
     func validate() throws {
-      guard (1...10_000_000).contains(events) else { throw ValidationError("--events must be 1 to 10000000.") }
-      guard (200...1_000_000).contains(bytes) else { throw ValidationError("--bytes must be 200 to 1000000.") }
-      guard (1...4096).contains(maxInFlight) else { throw ValidationError("--max-in-flight must be 1 to 4096.") }
-      guard (1...100).contains(runs) else { throw ValidationError("--runs must be 1 to 100.") }
+      try check("events", events, 1...10_000_000)
+      try check("max-in-flight", maxInFlight, 1...4096)
     }
 
     func run() async throws {
       var bench = DrainBench(version: martletVersion)
       bench.events = events
-      bench.bodyBytes = bytes
+      bench.bodyBytes = body.bytes
       bench.inFlight = maxInFlight
-      bench.runs = runs
-      bench.synchronousCommit = synchronousCommit
-      bench.progress = { $0.printToStandardError() }
-      let report = try await bench.run()
-      print(json ? try report.json() : report.text)
+      bench.runs = times.runs
+      bench.synchronousCommit = commit.synchronousCommit
+      try await output.run(bench)
     }
   }
 
@@ -47,22 +78,21 @@ struct BenchCommand: AsyncParsableCommand {
     )
     @Option(help: "Events a second, one a transaction.") var rate = 100
     @Option(help: "Seconds to measure.") var seconds = 30
-    @Flag(help: "The dispatcher waits for the disk with every cut and record.") var synchronousCommit = false
-    @Flag(help: "Print JSON.") var json = false
+    @OptionGroup var times: RunOptions
+    @OptionGroup var commit: CommitOptions
+    @OptionGroup var output: BenchOutput
 
     func validate() throws {
-      guard (1...10_000).contains(rate) else { throw ValidationError("--rate must be 1 to 10000.") }
-      guard (1...3600).contains(seconds) else { throw ValidationError("--seconds must be 1 to 3600.") }
+      try check("rate", rate, 1...10_000)
+      try check("seconds", seconds, 1...3600)
     }
 
     func run() async throws {
       var bench = LatencyBench(version: martletVersion)
       bench.rate = rate
       bench.seconds = seconds
-      bench.synchronousCommit = synchronousCommit
-      bench.progress = { $0.printToStandardError() }
-      let report = try await bench.run()
-      print(json ? try report.json() : report.text)
+      bench.synchronousCommit = commit.synchronousCommit
+      try await output.run(bench, times)
     }
   }
 
@@ -71,18 +101,15 @@ struct BenchCommand: AsyncParsableCommand {
       abstract: "What a dispatcher with nothing to do costs, and the first event after the silence."
     )
     @Option(help: "Seconds of silence.") var seconds = 30
-    @Flag(help: "Print JSON.") var json = false
+    @OptionGroup var times: RunOptions
+    @OptionGroup var output: BenchOutput
 
-    func validate() throws {
-      guard (1...3600).contains(seconds) else { throw ValidationError("--seconds must be 1 to 3600.") }
-    }
+    func validate() throws { try check("seconds", seconds, 1...7200) }
 
     func run() async throws {
       var bench = IdleBench(version: martletVersion)
       bench.seconds = seconds
-      bench.progress = { $0.printToStandardError() }
-      let report = try await bench.run()
-      print(json ? try report.json() : report.text)
+      try await output.run(bench, times)
     }
   }
 }
