@@ -170,6 +170,7 @@ let package = Package(
       swiftSettings: strict
     ),
     .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
+    .testTarget(name: "BenchTests", dependencies: ["TestSupport", "Bench", "martlet"], swiftSettings: strict),
     .testTarget(
       name: "OutboxStoreTests",
       dependencies: ["OutboxStore", "Postgres", "Schema", "EmbeddedPostgres"],
