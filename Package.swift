@@ -191,6 +191,7 @@ let package = Package(
     .testTarget(name: "DocumentTests", swiftSettings: strict),
     .testTarget(name: "FuzzTests", dependencies: ["Dispatcher", "Fuzzing", "Postgres"], swiftSettings: strict),
     .testTarget(name: "DemoTests", dependencies: ["Demo"], swiftSettings: strict),
+    .testTarget(name: "BenchTests", dependencies: ["TestSupport", "Bench", "martlet"], swiftSettings: strict),
     .testTarget(
       name: "OutboxStoreTests",
       dependencies: ["OutboxStore", "Postgres", "Schema", "EmbeddedPostgres"],

@@ -8,7 +8,13 @@ package struct BenchSuite: Sendable {
     (self.version, self.isQuick, self.progress) = (version, isQuick, progress)
   }
 
-  package static var names: [String] { BenchSuite(version: "", isQuick: true) { _ in }.benches.map(\.name) }
+  package static var names: [String] {
+    var names: [String] = []
+    for entry in BenchSuite(version: "", isQuick: true, progress: { _ in }).benches where !names.contains(entry.name) {
+      names.append(entry.name)
+    }
+    return names
+  }
 
   /// - Parameters:
   ///   - only: names; all if it is empty.
