@@ -111,7 +111,7 @@ END $$;
 -- Creates partitions ahead, drops those past retention, deletes old dead letters and expired secrets, trims outbox.position
 -- and outbox.proof. What a proof has still to look for stays until then (outbox.prove), whatever its age. Any number may
 -- run; one works. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
--- queue behind somebody's long transaction. Returns what it did, a line each.
+-- queue behind somebody's long transaction. Returns what it did, a line each; what is left, the next run does.
 -- What takes long comes first, what locks the log last: its locks are held until the end.
 -- SECURITY DEFINER: the dispatcher runs it, and must not otherwise be able to alter the schema.
 CREATE FUNCTION outbox.maintain() RETURNS TABLE (action text, subject text)
@@ -122,6 +122,7 @@ DECLARE
   first_attempt_day CONSTANT date := today - (extract(epoch FROM outbox.setting('attempt_retention')::interval) / 86400)::int;
   p record;
   removed bigint;
+  locked boolean := false;  -- a table of which a day was created or dropped
 BEGIN
   IF NOT pg_try_advisory_xact_lock(1296126548, 2) THEN
     RETURN;
@@ -205,14 +206,19 @@ BEGIN
       WHEN lock_not_available THEN action := 'postponed (locked)';
       WHEN OTHERS THEN action := 'failed (' || SQLERRM || ') to create';
     END;
+    locked := locked OR action = 'created';
     RETURN NEXT;
+    EXIT WHEN action = 'postponed (locked)';
   END LOOP;
 
+  -- One table's lock at a time: who already holds another one that a cut or a record waits for, as whoever has just created
+  -- a day does, and waits for this one, which they hold, would be waited for in a circle.
   FOR p IN
     SELECT x.parent, x.partition, x.day FROM outbox.partitions() x
-    WHERE x.day < CASE x.parent WHEN 'event' THEN first_event_day ELSE first_attempt_day END
-    ORDER BY x.day
+    WHERE NOT locked AND x.day < CASE x.parent WHEN 'event' THEN first_event_day ELSE first_attempt_day END
+    ORDER BY x.parent, x.day
   LOOP
+    EXIT WHEN locked AND subject NOT LIKE p.parent || '%';
     subject := p.partition;
     BEGIN
       action := outbox.drop_partition(p.parent, p.partition, p.day);
@@ -220,7 +226,9 @@ BEGIN
       WHEN lock_not_available THEN action := 'postponed (locked)';
       WHEN OTHERS THEN action := 'failed (' || SQLERRM || ') to drop';
     END;
+    locked := locked OR action = 'dropped';
     RETURN NEXT;
+    EXIT WHEN action = 'postponed (locked)';
   END LOOP;
 END $$;
 

@@ -26,9 +26,10 @@ import Testing
 
   @Test func setsOfBitsSubtract() {
     var (some, all) = (BitSet(), BitSet())
-    for number in [0, 63, 64, 1000, 4095] { #expect(all.insert(number)) }
-    for number in [63, 64] { some.insert(number) }
-    #expect(!all.insert(64) && all.count == 5 && all.contains(1000) && !all.contains(1001))
+    let new = [0, 63, 64, 1000, 4095, 64].map { all.insert($0) }
+    #expect(new == [true, true, true, true, true, false])
+    for number in [63, 64] { _ = some.insert(number) }
+    #expect(all.count == 5 && all.contains(1000) && !all.contains(1001))
     let rest = all.subtracting(some, naming: 2)
     #expect(rest.count == 3 && rest.first == [0, 1000])
     #expect(some.subtracting(all, naming: 2).count == 0)

@@ -117,12 +117,12 @@ import Testing
       try await worker.client.execute("UPDATE outbox.setting SET value = '50 ms' WHERE name = 'lock_timeout'")
       try await holder.execute("BEGIN; LOCK TABLE outbox.event_default IN ROW EXCLUSIVE MODE")
       try await holder.publish(1)
-      #expect(
-        try await maintain(worker.client) == ["postponed (locked) \(last)", "postponed (locked) event_\(days[0])"]
-      )
+      #expect(try await maintain(worker.client).first == "postponed (locked) \(last)")
       try await database.client().publish(1)
       try await holder.execute("COMMIT")
-      #expect(try await maintain(worker.client) == ["created \(last)", "dropped event_\(days[0])"])
+      // Not both at once: the lock of the one is waited for by who holds that of the other.
+      #expect(try await maintain(worker.client) == ["created \(last)"])
+      #expect(try await maintain(worker.client) == ["dropped event_\(days[0])"])
     }
   }
 
