@@ -17,7 +17,8 @@ package struct HTTPProxy: Sendable, Hashable {
   /// percent-encoded.
   package init(parsing text: String) throws(HTTPProxyError) {
     CurlLibrary.start()
-    guard text.lowercased().hasPrefix("http://") else {
+    // libcurl forgives a third slash.
+    guard text.lowercased().hasPrefix("http://"), !text.dropFirst(7).hasPrefix("/") else {
       throw HTTPProxyError("a proxy is given as http://host:port; no other kind of proxy is supported")
     }
     guard text.utf8.allSatisfy({ (0x21...0x7E).contains($0) && $0 != 0x5C }) else {
