@@ -19,8 +19,12 @@ import Testing
       (.seconds(60), "1min"), (.seconds(Int64.max), "2147483647ms"),
     ]
     for (timeout, shown) in expected {
-      try await withConnection(to: SharedServer.url, statementTimeout: timeout) { connection in
-        try #expect(connection.value("SHOW statement_timeout") == shown)
+      do {
+        try await withConnection(to: SharedServer.url, statementTimeout: timeout) { connection in
+          try #expect(connection.value("SHOW statement_timeout") == shown)
+        }
+      } catch let error as PostgresError where error.sqlState == "57014" && shown == "1ms" {
+        // On a busy machine the question itself takes longer, which answers it.
       }
     }
   }

@@ -65,18 +65,18 @@ import Testing
       try await client.execute(
         """
         CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-          IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE 'outbox.recover(%') THEN
-            RAISE EXCEPTION 'no recover today';
+          IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE 'outbox.reconcile(%') THEN
+            RAISE EXCEPTION 'no reconcile today';
           END IF;
         END $$;
         CREATE EVENT TRIGGER refuse ON ddl_command_end EXECUTE FUNCTION public.refuse();
         """
       )
-      await #expect { try await apply(client) } throws: { ($0 as? PostgresError)?.message == "no recover today" }
-      #expect(try await client.session.withConnection { try Migrator($0).status() } == .version(4))
-      #expect(try await client.value("SELECT to_regproc('outbox.waiting')") == nil, "the file is one transaction")
+      await #expect { try await apply(client) } throws: { ($0 as? PostgresError)?.message == "no reconcile today" }
+      #expect(try await client.session.withConnection { try Migrator($0).status() } == .version(13))
+      #expect(try await client.value("SELECT to_regproc('outbox.findings')") == nil, "the file is one transaction")
       try await client.execute("DROP EVENT TRIGGER refuse; DROP FUNCTION public.refuse()")
-      #expect(try await apply(client) == Migration.all.dropFirst(4).map(\.name))
+      #expect(try await apply(client) == Migration.all.dropFirst(13).map(\.name))
     }
   }
 

@@ -166,6 +166,7 @@ import Testing
       try await worker.client.execute(found.statements[1])
       #expect(try await worker.client.findings().map(\.severity) == ["ok"])
       #expect(try await deliverAll(worker, endpoint) == [2, 3])
+      _ = try await worker.client.proveAll()
       _ = try await worker.client.rows("SELECT outbox.maintain()")
       #expect(try await worker.client.int("SELECT count(*) FROM outbox.dead_letter") == 0)
     }
