@@ -349,6 +349,8 @@ CREATE TABLE outbox.dispatcher (
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+-- Of a dispatcher's row, the newest version first: behind a long transaction every renewal of the lease leaves one.
+CREATE INDEX dispatcher_newest ON outbox.dispatcher (id, expires_at);
 
 -- The dispatchers that know of everything committed since the last crash. Unlogged, so a crash (or a failover) empties it:
 -- exactly when asynchronously committed outcomes may have been taken back. A dispatcher that is not in it must compare what

@@ -63,7 +63,8 @@ BEGIN
   PERFORM outbox.require_read_committed();
   PERFORM pg_advisory_xact_lock_shared(1296126549, outbox.lock_number(dispatcher));
   SELECT d.expires_at, w.dispatcher_id IS NOT NULL, w.resyncs INTO expiry, witness, newest
-  FROM outbox.dispatcher d LEFT JOIN outbox.witness w ON w.dispatcher_id = d.id WHERE d.id = hold_lease.dispatcher;
+  FROM outbox.dispatcher d LEFT JOIN outbox.witness w ON w.dispatcher_id = d.id WHERE d.id = hold_lease.dispatcher
+  ORDER BY d.expires_at DESC LIMIT 1;
   IF expiry IS NULL THEN
     RAISE EXCEPTION 'dispatcher % has no lease: it ran out and another dispatcher took over', dispatcher USING ERRCODE = 'OBX02';
   ELSIF expiry <= clock_timestamp() THEN

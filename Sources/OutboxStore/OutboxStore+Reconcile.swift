@@ -88,7 +88,7 @@ extension OutboxStore {
   ///
   /// - Parameter period: of which conservation is told; nil: the last hour.
   package func reconcile(_ period: Period? = nil) throws(PostgresError) -> [Finding] {
-    try connection.execute("SET lock_timeout = '3s'")
+    try boundWaits()
     let period = if let period { period } else { try self.period(since: "1 hour") }
     let rows = try connection.query(
       """
@@ -125,6 +125,9 @@ extension OutboxStore {
     }
   }
 
+  /// Whoever asks whether all is well must hear of a lock, and not wait behind it.
+  private func boundWaits() throws(PostgresError) { try connection.execute("SET lock_timeout = '3s'") }
+
   /// Goes on with the proof, a step and transaction at a time, until there is nothing to do, somebody else is doing it,
   /// `steps` are done or the task is cancelled. Returns the number of steps.
   ///
@@ -132,6 +135,7 @@ extension OutboxStore {
   ///   interval.
   @discardableResult
   package func prove(steps: Int = .max, settledFor: String = "5 min") throws(PostgresError) -> Int {
+    try boundWaits()
     var done = 0
     while done < steps, !Task.isCancelled {
       let rows = try connection.query(
@@ -146,7 +150,7 @@ extension OutboxStore {
 
   /// Looks again at all that the ledger knows to be open in a period, a transaction per 100,000 deliveries.
   package func proveAgain(_ period: Period) throws(PostgresError) {
-    try connection.execute("SET lock_timeout = '3s'")
+    try boundWaits()
     let now = try connection.query("SELECT clock_timestamp()::text")
     let before = try now.required(now.string(0, 0), 0)
     while try connection.query(
@@ -157,7 +161,7 @@ extension OutboxStore {
 
   /// Puts back the deliveries that are missing in a period; a finding each.
   package func repair(_ period: Period) throws(PostgresError) -> [Finding] {
-    try connection.execute("SET lock_timeout = '3s'")
+    try boundWaits()
     let rows = try connection.query(
       "SELECT event_id::text, endpoint_id::text FROM outbox.repair($1::text::timestamptz, $2::text::timestamptz)",
       [.text(period.since), .text(period.until)]

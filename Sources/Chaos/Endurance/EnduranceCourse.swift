@@ -47,7 +47,7 @@ struct EnduranceCourse: Sendable {
       try await publishing
       try await settle()
       let missing = try await observer.int(
-        "SELECT missing FROM outbox.conservation(now() - interval '1 day', 10000000)"
+        "SELECT missing FROM outbox.conservation(now() - interval '1 day', max_events => 10000000)"
       )
       let measured = try await tenths
       try await crew.dismiss()
