@@ -1,15 +1,18 @@
 -- Martlet 0004: leases: who may act, and what becomes of those who may not any more.
 --
--- Advisory locks, all of them released with their transaction:
+-- Advisory locks, all of them released with their transaction, but for that of `martlet migrate`:
 --   (1296126548, 0)            one dispatcher cuts at a time
---   (1296126548, 1)            migrations
---   (1296126548, 3)            one repair at a time
---   (1296126548, 4)            one prover at a time
+--   (1296126548, 1)            one migration at a time
+--   (1296126548, 2)            one maintenance at a time
+--   (1296126548, 3)            one `martlet migrate` at a time
+--   (1296126548, 4)            one sealing of secrets at a time
+--   (1296126548, 5)            one repair at a time
+--   (1296126548, 6)            one prover at a time
 --   (1296126549, dispatcher)   shared by each step a dispatcher takes under its lease, exclusive to take the lease away
 --   (1296126550, endpoint)     an ordered endpoint's keys: cut adds successors, record promotes them
+--   (1296126551, dispatcher)   one record of a dispatcher at a time, also after it lost its connection in the middle
 --   (1296126552, endpoint)     a rate limit's bucket, from looking into it to taking out of it; only tried, never waited for,
 --                              but for the end of the endpoint
---   (1296126551, dispatcher)   one record of a dispatcher at a time, also after it lost its connection in the middle
 --
 -- The plans of the hot functions are fixed: generic plans, indexes only, whatever the statistics of the day say.
 BEGIN;

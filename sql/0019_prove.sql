@@ -224,7 +224,7 @@ BEGIN
   IF (max_events BETWEEN 1 AND 1000000 AND max_pairs BETWEEN 1 AND 10000000 AND settled_for >= '0 s') IS NOT TRUE THEN
     RAISE EXCEPTION 'max_events must be 1 to 1000000, max_pairs 1 to 10000000, settled_for not negative' USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  IF NOT pg_try_advisory_xact_lock(1296126548, 4) THEN
+  IF NOT pg_try_advisory_xact_lock(1296126548, 6) THEN
     RETURN;
   END IF;
   SELECT p.id INTO due FROM outbox.proof p WHERE p.due_at <= now ORDER BY p.due_at LIMIT 1;
@@ -300,7 +300,7 @@ DECLARE
   pairs bigint := 0;
 BEGIN
   PERFORM outbox.require_read_committed();
-  PERFORM pg_advisory_xact_lock(1296126548, 4);
+  PERFORM pg_advisory_xact_lock(1296126548, 6);
   FOR entry IN
     SELECT p.id, p.waiting + p.in_flight + p.missing AS pairs FROM outbox.proof p
     WHERE p.due_at IS NOT NULL AND p.proved_at < prove_again.before AND p.newest >= since AND p.oldest < until ORDER BY p.id
@@ -402,7 +402,7 @@ DECLARE
 BEGIN
   PERFORM outbox.do_not_linger();
   PERFORM outbox.require_read_committed();
-  PERFORM pg_advisory_xact_lock(1296126548, 3);
+  PERFORM pg_advisory_xact_lock(1296126548, 5);
   PERFORM outbox.stamp_subscriptions();
   SELECT array_agg(e.id ORDER BY e.id), array_agg(ep.id ORDER BY e.id), array_agg(CASE WHEN ep.ordered THEN e.key END ORDER BY e.id)
   INTO events, endpoints, keys
