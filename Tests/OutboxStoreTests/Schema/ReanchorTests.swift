@@ -76,7 +76,7 @@ import Testing
     let binaries = original.server.binaries
     try await original.server.tools.run([binaries.client("pg_dump"), "-f", dump, original.url])
     let copy = Database(name: "copy", server: server, url: try await server.createDatabase("copy"))
-    for role in ["publisher", "dispatcher", "operator"] {
+    for role in ["publisher", "dispatcher", "operator", "tenant_operator"] {
       try await copy.client().execute("CREATE ROLE outbox_\(role)")
     }
     _ = try await copy.psql(["-f", dump])
