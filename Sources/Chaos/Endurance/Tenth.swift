@@ -9,7 +9,8 @@ package struct Tenth: Sendable, Codable {
   package var medianPerSecond = 0.0
   /// The most that one dispatcher had resident.
   package var dispatcherBytes = 0
-  /// The most that PostgreSQL's processes had resident together, shared memory counted once.
+  /// The most that PostgreSQL's processes had together, each for itself. Its shared buffers are as large as configured, and
+  /// take minutes to fill.
   package var postgresBytes = 0
   /// At the end of the tenth.
   package var sizes: [Relation] = []
@@ -42,10 +43,9 @@ struct TenthMeter {
     for pid in dispatchers {
       tenth.dispatcherBytes = max(tenth.dispatcherBytes, Self.kibibytes("status", "VmRSS", pid) * 1024)
     }
-    // Adding up what the kernel knows of shared pages takes a while, so not every second.
-    if let postmaster, rates.count % 5 == 1 {
+    if let postmaster, rates.count % 5 == 1 {  // there may be many
       let all = [postmaster] + ProcessTable.children(of: postmaster)
-      let bytes = all.reduce(0) { $0 + Self.kibibytes("smaps_rollup", "Pss", $1) * 1024 }
+      let bytes = all.reduce(0) { $0 + Self.kibibytes("status", "RssAnon", $1) * 1024 }
       tenth.postgresBytes = max(tenth.postgresBytes, bytes)
     }
   }
