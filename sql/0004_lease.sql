@@ -92,12 +92,29 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   FROM outbox.anchor a, pg_control_system() c, pg_database d WHERE d.datname = current_database()
 $$;
 
+-- Pairs of batches without a recorded outcome. OFFSET 0: a probe per pair, whatever the size of history.
+-- Indexes: attempt_single_event, attempt_packed_second; outbox.batch is small.
+CREATE VIEW outbox.direct_in_flight AS
+SELECT u.event_id, u.endpoint_id, b.dispatcher_id, b.id AS batch_id, b.cut_at AS since
+FROM outbox.batch b CROSS JOIN LATERAL (
+  SELECT u.event_id, u.endpoint_id FROM unnest(b.event_ids, b.endpoint_ids) u(event_id, endpoint_id)
+  EXCEPT ALL
+  SELECT k.event_id, k.endpoint_id
+  FROM (SELECT DISTINCT ('x' || encode(substr(uuid_send(u.id), 1, 6), 'hex'))::bit(48)::bigint / 1000 AS second  -- outbox.uuid_second
+        FROM unnest(b.event_ids) u(id)) s
+  CROSS JOIN LATERAL (SELECT p.event_ids, p.endpoint_ids FROM outbox.attempt_packed p
+                      WHERE p.second = s.second AND p.batch_id = b.id OFFSET 0) p
+  CROSS JOIN LATERAL unnest(p.event_ids, p.endpoint_ids) k(event_id, endpoint_id)
+) u
+WHERE NOT EXISTS (SELECT FROM outbox.attempt_single a
+                  WHERE a.event_id = u.event_id AND a.endpoint_id = u.endpoint_id AND a.batch_id = b.id OFFSET 0);
+
 -- Makes what a dispatcher was handed available again, except the pairs named: pairs of its batches without a recorded
 -- outcome become rows of outbox.delivery, due now; its claimed deliveries are unclaimed. Returns how many pairs that was.
 -- `kept_batches`: the batch that each of those is held by, null if it was claimed; held otherwise than the tables say, it is
 -- not kept. (Null as a whole: however it is held.)
 -- The caller holds the dispatcher's lock exclusively.
--- Indexes: attempt_event, delivery_claimed, delivery_pkey; outbox.batch is small.
+-- Indexes: attempt_single_event, attempt_packed_second, delivery_claimed, delivery_pkey; outbox.batch is small.
 CREATE FUNCTION outbox.give_back(dispatcher bigint, kept_events uuid[], kept_endpoints bigint[], kept_batches bigint[] DEFAULT NULL)
 RETURNS bigint
 LANGUAGE plpgsql
@@ -112,16 +129,14 @@ BEGIN
     SELECT k.event, k.endpoint, k.batch FROM unnest(kept_events, kept_endpoints, kept_batches) k(event, endpoint, batch)
   ), pair AS MATERIALIZED (
     -- Of each batch what was not recorded yet. What was, and is held again by a claim, does not keep the batch.
-    SELECT b.id AS batch_id, u.event, u.endpoint, k.event IS NOT NULL AS is_kept
-    FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids, b.endpoint_ids) u(event, endpoint)
-    LEFT JOIN kept k ON k.event = u.event AND k.endpoint = u.endpoint AND (kept_batches IS NULL OR k.batch = b.id)
-    WHERE b.dispatcher_id = give_back.dispatcher
-      AND NOT EXISTS (SELECT FROM outbox.attempt a  -- OFFSET 0: a probe per pair, whatever the size of history
-                      WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.batch_id = b.id OFFSET 0)
+    SELECT f.batch_id, f.event_id AS event, f.endpoint_id AS endpoint, k.event IS NOT NULL AS is_kept
+    FROM outbox.direct_in_flight f
+    LEFT JOIN kept k ON k.event = f.event_id AND k.endpoint = f.endpoint_id AND (kept_batches IS NULL OR k.batch = f.batch_id)
+    WHERE f.dispatcher_id = give_back.dispatcher
   ), unresolved AS MATERIALIZED (
     SELECT p.batch_id, p.event, p.endpoint FROM pair p WHERE NOT p.is_kept
   ), noted AS (
-    INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, attempt)
+    INSERT INTO outbox.attempt_single (event_id, endpoint_id, batch_id, dispatcher_id, outcome, attempt)
     SELECT r.event, r.endpoint, r.batch_id, give_back.dispatcher, 'unknown', 0 FROM unresolved r
   ), closed AS (
     DELETE FROM outbox.batch b
@@ -138,7 +153,7 @@ BEGIN
                       WHERE k.event = d.event_id AND k.endpoint = d.endpoint_id AND k.batch IS NULL)
     RETURNING d.event_id, d.endpoint_id, d.attempts
   ), noted AS (
-    INSERT INTO outbox.attempt (event_id, endpoint_id, dispatcher_id, outcome, attempt)
+    INSERT INTO outbox.attempt_single (event_id, endpoint_id, dispatcher_id, outcome, attempt)
     SELECT u.event_id, u.endpoint_id, give_back.dispatcher, 'unknown', u.attempts FROM unclaimed u RETURNING 1
   ) SELECT count(*) INTO from_claims FROM noted;
   RETURN from_batches + from_claims;

@@ -3,6 +3,13 @@ BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(11, 'record');
 
+-- Whether a try is a first one that succeeded, straight from the log, of which nothing more is to be said. Plain SQL, inlined.
+CREATE FUNCTION outbox.may_be_packed(batch bigint, outcome text, attempt int, error text, response text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT outcome OPERATOR(pg_catalog.=) 'delivered'::pg_catalog.text AND attempt OPERATOR(pg_catalog.=) 1
+    AND batch IS NOT NULL AND error IS NULL AND response IS NULL
+$$;
+
 -- Writes the outcomes of deliveries, all in one transaction: history; what was delivered leaves outbox.delivery; what
 -- failed waits there for `retry_in_ms`; what is given up (`reasons` not null) becomes a dead letter; the successor in an
 -- ordered key becomes ready, unless the dead letter holds the key; finished batches are removed; outbox.endpoint_health
@@ -18,7 +25,9 @@ SELECT outbox.begin_migration(11, 'record');
 -- Refuses a dispatcher without a lease. Locks: its lease, shared; its recorder's lock; the rows of endpoints that may have
 -- to be disabled; ordered endpoints concerned; rows of endpoint_health. In this order, and each in the order of ids, so that
 -- neither two recorders nor a recorder and somebody who changes an endpoint can wait for each other.
--- Indexes: delivery_pkey, delivery_key, event_pkey, batch_pkey, endpoint_pkey, endpoint_health_pkey.
+-- Indexes: attempt_packed_second and attempt_single_event (if `again`), delivery_pkey, delivery_key, event_pkey, batch_pkey, endpoint_pkey, endpoint_health_pkey.
+--
+-- Of what may be packed, it packs what is not too little: so many of a batch and of a second (outbox.attempt_packed).
 CREATE FUNCTION outbox.record(
   dispatcher bigint, event_ids uuid[], endpoint_ids bigint[], batch_ids bigint[], attempts int[], outcomes text[],
   statuses int[], durations_ms int[], errors text[], responses text[], retry_in_ms bigint[], reasons text[],
@@ -33,6 +42,9 @@ AS $$
 DECLARE
   any_claimed CONSTANT boolean := array_position(batch_ids, NULL) IS NOT NULL;
   all_delivered CONSTANT boolean := NOT 'delivered' <> ANY (outcomes);
+  worth_packing CONSTANT int := 4;
+  packed int := 0;
+  packed_batches bigint[]; packed_seconds bigint[];
   dead bigint[];
   doomed bigint[];
   done_endpoints bigint[]; done_keys text[]; done_places bigint[];
@@ -40,10 +52,14 @@ BEGIN
   PERFORM outbox.hold_lease(dispatcher, resyncs);
   PERFORM pg_advisory_xact_lock(1296126551, outbox.lock_number(dispatcher));
   IF again AND EXISTS (
-    SELECT FROM outbox.attempt a
+    SELECT FROM outbox.attempt_single a
     WHERE a.event_id = event_ids[1] AND a.endpoint_id = endpoint_ids[1] AND a.attempt = attempts[1]
       AND a.outcome::text = outcomes[1] AND a.dispatcher_id = dispatcher AND a.batch_id IS NOT DISTINCT FROM batch_ids[1]
-      AND a.duration_ms IS NOT DISTINCT FROM durations_ms[1])
+      AND a.duration_ms IS NOT DISTINCT FROM durations_ms[1]
+    UNION ALL
+    SELECT FROM outbox.attempt_unpacked a
+    WHERE a.second = outbox.uuid_second(event_ids[1]) AND a.batch_id = batch_ids[1] AND a.event_id = event_ids[1]
+      AND a.endpoint_id = endpoint_ids[1] AND outcomes[1] = 'delivered')
     -- A claimed delivery may have been claimed before and have come to the same: then we hold it still.
     AND NOT (batch_ids[1] IS NULL AND EXISTS (
       SELECT FROM outbox.delivery d
@@ -59,10 +75,28 @@ BEGIN
           WHERE e.id = ANY (endpoint_ids) AND e.ordered ORDER BY 1) l;
   END IF;
 
-  INSERT INTO outbox.attempt (event_id, endpoint_id, batch_id, dispatcher_id, outcome, duration_ms, attempt, status, error, response)
-  SELECT u.event, u.endpoint, u.batch, dispatcher, u.outcome::outbox.outcome, u.duration, u.attempt, u.status, u.error, u.response
-  FROM unnest(event_ids, endpoint_ids, batch_ids, outcomes, durations_ms, attempts, statuses, errors, responses)
-    u(event, endpoint, batch, outcome, duration, attempt, status, error, response);
+  IF cardinality(event_ids) >= worth_packing THEN
+    WITH row AS (
+      INSERT INTO outbox.attempt_packed (second, batch_id, dispatcher_id, event_ids, endpoint_ids, durations_ms, statuses)
+      SELECT outbox.uuid_second(u.event), u.batch, dispatcher,
+             array_agg(u.event), array_agg(u.endpoint), array_agg(u.duration), array_agg(u.status)
+      FROM unnest(event_ids, endpoint_ids, batch_ids, outcomes, durations_ms, attempts, statuses, errors, responses)
+        u(event, endpoint, batch, outcome, duration, attempt, status, error, response)
+      WHERE outbox.may_be_packed(u.batch, u.outcome, u.attempt, u.error, u.response)
+      GROUP BY outbox.uuid_second(u.event), u.batch HAVING count(*) >= worth_packing
+      RETURNING second, batch_id, cardinality(event_ids) AS size
+    )
+    SELECT array_agg(r.second), array_agg(r.batch_id), coalesce(sum(r.size), 0) INTO packed_seconds, packed_batches, packed FROM row r;
+  END IF;
+  IF packed < cardinality(event_ids) THEN
+    INSERT INTO outbox.attempt_single (event_id, endpoint_id, batch_id, dispatcher_id, outcome, duration_ms, attempt, status, error, response)
+    SELECT u.event, u.endpoint, u.batch, dispatcher, u.outcome::outbox.outcome, u.duration, u.attempt, u.status, u.error, u.response
+    FROM unnest(event_ids, endpoint_ids, batch_ids, outcomes, durations_ms, attempts, statuses, errors, responses)
+      u(event, endpoint, batch, outcome, duration, attempt, status, error, response)
+    WHERE packed = 0 OR NOT outbox.may_be_packed(u.batch, u.outcome, u.attempt, u.error, u.response)
+      OR NOT EXISTS (SELECT FROM unnest(packed_seconds, packed_batches) p(second, batch)
+                     WHERE p.second = outbox.uuid_second(u.event) AND p.batch = u.batch);
+  END IF;
 
   IF NOT all_delivered THEN
     INSERT INTO outbox.delivery AS d (event_id, endpoint_id, attempts, due_at, last_status, last_error)
@@ -85,7 +119,7 @@ BEGIN
           reason, last_status, last_error, first_attempt_at, seq)
         SELECT u.event, u.endpoint, ep.url, e.type, e.tenant, e.key, e.payload, e.metadata, e.created_at, u.attempt,
           u.reason, u.status, u.error,
-          (SELECT min(a.at) FROM outbox.attempt a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.outcome = 'failed'),
+          (SELECT min(a.at) FROM outbox.attempt_single a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.outcome = 'failed'),
           (SELECT d.seq FROM outbox.delivery d
            WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint AND d.dispatcher_id = dispatcher AND d.key IS NOT NULL
              AND u.batch IS NULL AND ep.ordered AND ep.on_dead_letter = 'hold')

@@ -6,12 +6,12 @@ SELECT outbox.begin_migration(12, 'maintain');
 CREATE FUNCTION outbox.setting(name text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT s.value FROM outbox.setting s WHERE s.name = setting.name $$;
 
--- Partitions of outbox.event and outbox.attempt with the days they hold (UTC); DEFAULT partitions have none.
+-- Partitions of the log and of history with the days they hold (UTC); DEFAULT partitions have none.
 CREATE FUNCTION outbox.partitions() RETURNS TABLE (parent text, partition text, day date)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT p.relname::text, c.relname::text, to_date(substring(c.relname FROM '_(\d{8})$'), 'YYYYMMDD')
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
-  WHERE p.oid IN ('outbox.event'::regclass, 'outbox.attempt'::regclass)
+  WHERE p.oid IN ('outbox.event'::regclass, 'outbox.attempt_single'::regclass, 'outbox.attempt_packed'::regclass)
 $$;
 
 -- Adds one day's partition. It is made apart and attached, which lets publishers go on; only the DEFAULT partition is
@@ -180,7 +180,8 @@ BEGIN
       DELETE FROM outbox.skipped s WHERE s.event_id < outbox.uuid_floor(first_event_day::timestamp AT TIME ZONE 'UTC');
     END IF;
     IF outbox.attempt_day_needed(first_attempt_day - 1) IS NULL THEN
-      DELETE FROM outbox.attempt_default WHERE at < first_attempt_day::timestamp AT TIME ZONE 'UTC';
+      DELETE FROM outbox.attempt_single_default WHERE at < first_attempt_day::timestamp AT TIME ZONE 'UTC';
+      DELETE FROM outbox.attempt_packed_default WHERE at < first_attempt_day::timestamp AT TIME ZONE 'UTC';
     END IF;
     -- The newest row says how far the proof has come.
     DELETE FROM outbox.proof x
@@ -193,7 +194,7 @@ BEGIN
 
   FOR p IN
     SELECT parent.name AS parent, d.day::date AS day
-    FROM unnest('{event,attempt}'::text[]) parent(name),
+    FROM unnest('{event,attempt_packed,attempt_single}'::text[]) parent(name),
          generate_series(today, today + outbox.setting('partitions_ahead')::int, interval '1 day') d(day)
     WHERE NOT EXISTS (SELECT FROM outbox.partitions() x WHERE x.parent = parent.name AND x.day = d.day::date)
     ORDER BY 2, 1

@@ -89,6 +89,35 @@ BEGIN
   END IF;
 END $$;
 
+-- outbox.attempt can be written to by hand, like the table that it once was: an insert goes to attempt_single, a delete takes the
+-- try from where it is, an update does both. Nothing of Martlet's does that.
+CREATE FUNCTION outbox.change_attempt() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF TG_OP <> 'INSERT' THEN
+    DELETE FROM outbox.attempt_single s
+    WHERE s.event_id = OLD.event_id AND s.endpoint_id = OLD.endpoint_id AND s.at = OLD.at AND s.attempt = OLD.attempt
+      AND s.outcome = OLD.outcome AND s.dispatcher_id = OLD.dispatcher_id AND s.batch_id IS NOT DISTINCT FROM OLD.batch_id;
+    IF NOT FOUND THEN
+      UPDATE outbox.attempt_packed p SET (event_ids, endpoint_ids, durations_ms, statuses) = (
+        SELECT coalesce(array_agg(u.event_id), '{}'), coalesce(array_agg(u.endpoint_id), '{}'), coalesce(array_agg(u.duration_ms), '{}'),
+               coalesce(array_agg(u.status), '{}')
+        FROM unnest(p.event_ids, p.endpoint_ids, p.durations_ms, p.statuses) u(event_id, endpoint_id, duration_ms, status)
+        WHERE (u.event_id, u.endpoint_id) <> (OLD.event_id, OLD.endpoint_id))
+      WHERE p.second = outbox.uuid_second(OLD.event_id) AND p.batch_id = OLD.batch_id AND p.at = OLD.at;
+    END IF;
+  END IF;
+  IF TG_OP = 'DELETE' THEN
+    RETURN OLD;
+  END IF;
+  INSERT INTO outbox.attempt_single (event_id, endpoint_id, batch_id, dispatcher_id, at, outcome, duration_ms, attempt, status, error, response)
+  VALUES (NEW.event_id, NEW.endpoint_id, NEW.batch_id, NEW.dispatcher_id, coalesce(NEW.at, clock_timestamp()), NEW.outcome, NEW.duration_ms,
+          NEW.attempt, NEW.status, NEW.error, NEW.response);
+  RETURN NEW;
+END $$;
+CREATE TRIGGER attempt_is_changed INSTEAD OF INSERT OR UPDATE OR DELETE ON outbox.attempt
+FOR EACH ROW EXECUTE FUNCTION outbox.change_attempt();
+
 -- What waits, per endpoint.
 CREATE VIEW outbox.backlog AS
 SELECT e.id AS endpoint_id, e.tenant, e.url, e.state,
@@ -115,10 +144,7 @@ LEFT JOIN outbox.filter_failure f ON f.endpoint_id = e.id;
 
 -- Deliveries in flight: pairs of a batch without an outcome, and claimed rows.
 CREATE VIEW outbox.in_flight AS
-SELECT u.event_id, u.endpoint_id, b.dispatcher_id, b.id AS batch_id, b.cut_at AS since
-FROM outbox.batch b CROSS JOIN LATERAL unnest(b.event_ids, b.endpoint_ids) u(event_id, endpoint_id)
-WHERE NOT EXISTS (SELECT FROM outbox.attempt a
-                  WHERE a.event_id = u.event_id AND a.endpoint_id = u.endpoint_id AND a.batch_id = b.id)
+SELECT f.event_id, f.endpoint_id, f.dispatcher_id, f.batch_id, f.since FROM outbox.direct_in_flight f
 UNION ALL
 SELECT d.event_id, d.endpoint_id, d.dispatcher_id, NULL, d.due_at FROM outbox.delivery d WHERE d.dispatcher_id IS NOT NULL;
 
@@ -142,7 +168,7 @@ SELECT l.event_id, l.endpoint_id, 'dead', l.attempts, NULL, l.last_status, l.rea
 FROM outbox.dead_letter l
 WHERE NOT EXISTS (SELECT FROM outbox.delivery d WHERE d.event_id = l.event_id AND d.endpoint_id = l.endpoint_id)
 UNION ALL
-SELECT f.event_id, f.endpoint_id, 'in_flight', 0, NULL, NULL, NULL, f.since, NULL FROM outbox.in_flight f WHERE f.batch_id IS NOT NULL
+SELECT f.event_id, f.endpoint_id, 'in_flight', 0, NULL, NULL, NULL, f.since, NULL FROM outbox.direct_in_flight f
 UNION ALL
 SELECT a.event_id, a.endpoint_id, 'delivered', max(a.attempt), NULL, max(a.status), NULL, min(a.at), NULL
 FROM outbox.attempt a

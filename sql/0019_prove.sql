@@ -131,10 +131,32 @@ BEGIN
     SELECT s.event_id, s.endpoint_id FROM skipped s;
 END $$;
 
+-- The pairs of these events that history says were delivered since some moment, and others of the same seconds.
+-- Indexes: attempt_packed_second, once a second in which any of the events was made; attempt_single_event.
+CREATE FUNCTION outbox.delivered(event_ids uuid[], since timestamptz) RETURNS TABLE (event_id uuid, endpoint_id bigint)
+LANGUAGE plpgsql STABLE ROWS 10000
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_mergejoin = off SET jit = off
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+    SELECT k.event_id, k.endpoint_id
+    FROM (SELECT DISTINCT outbox.uuid_second(u.id) AS second FROM unnest(event_ids) u(id)) s
+    CROSS JOIN LATERAL (SELECT p.event_ids, p.endpoint_ids FROM outbox.attempt_packed p
+                        WHERE p.second = s.second AND p.at >= since OFFSET 0) p
+    CROSS JOIN LATERAL unnest(p.event_ids, p.endpoint_ids) k(event_id, endpoint_id)
+    UNION ALL
+    SELECT a.event_id, a.endpoint_id FROM unnest(event_ids) u(id) CROSS JOIN LATERAL (
+      SELECT a.event_id, a.endpoint_id FROM outbox.attempt_single a
+      WHERE a.event_id = u.id AND a.outcome = 'delivered' AND a.at >= since OFFSET 0) a;
+END $$;
+
 -- What has become of pairs: delivered, dead, waiting, in_flight, skipped or missing; or gone, where nothing is known and the
 -- endpoint was deleted. One statement, thus one snapshot: a pair on its way from table to table is seen in exactly one.
 -- `tried_since`: in which days of history to look first; the others are asked before a pair is called missing.
--- Indexes: delivery_pkey, attempt_event, dead_letter_event, skipped_pkey, endpoint_pkey; of what waits the first alone.
+-- Indexes: delivery_pkey, dead_letter_event, skipped_pkey, endpoint_pkey, those of outbox.delivered; of what waits the first alone.
 CREATE FUNCTION outbox.pair_states(event_ids uuid[], endpoint_ids bigint[], tried_since timestamptz)
 RETURNS TABLE (event_id uuid, endpoint_id bigint, state text)
 LANGUAGE plpgsql STABLE ROWS 10000
@@ -145,16 +167,21 @@ AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-    WITH flying AS MATERIALIZED (SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f)
+    -- Each is looked for when the first pair asks for it; the last only if history of these days does not know.
+    WITH flying AS MATERIALIZED (
+      SELECT f.event_id, f.endpoint_id FROM outbox.in_flight f
+    ), lately AS MATERIALIZED (
+      SELECT d.event_id, d.endpoint_id FROM outbox.delivered(event_ids, tried_since) d
+    ), ever AS MATERIALIZED (
+      SELECT d.event_id, d.endpoint_id FROM outbox.delivered(event_ids, '-infinity') d
+    )
     SELECT u.event, u.endpoint, coalesce(
       (SELECT CASE WHEN d.dispatcher_id IS NULL THEN 'waiting' ELSE 'in_flight' END FROM outbox.delivery d
        WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint),
-      CASE WHEN EXISTS (SELECT FROM outbox.attempt a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint
-                          AND a.outcome = 'delivered' AND a.at >= tried_since) THEN 'delivered' END,
+      CASE WHEN (u.event, u.endpoint) IN (SELECT d.event_id, d.endpoint_id FROM lately d) THEN 'delivered' END,
       (SELECT 'dead' FROM outbox.dead_letter l WHERE l.event_id = u.event AND l.endpoint_id = u.endpoint),
       CASE WHEN (u.event, u.endpoint) IN (SELECT f.event_id, f.endpoint_id FROM flying f) THEN 'in_flight'
-           WHEN EXISTS (SELECT FROM outbox.attempt a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint
-                          AND a.outcome = 'delivered') THEN 'delivered'
+           WHEN (u.event, u.endpoint) IN (SELECT d.event_id, d.endpoint_id FROM ever d) THEN 'delivered'
            WHEN EXISTS (SELECT FROM outbox.skipped s WHERE s.event_id = u.event AND s.endpoint_id = u.endpoint) THEN 'skipped'
            WHEN EXISTS (SELECT FROM outbox.endpoint e WHERE e.id = u.endpoint) THEN 'missing'
            ELSE 'gone' END)
@@ -262,10 +289,7 @@ BEGIN
     WITH owed AS MATERIALIZED (
       SELECT o.event_id, o.endpoint_id FROM outbox.owed(next.ids) o
     ), done AS MATERIALIZED (
-      -- Nearly all are. A probe for each event finds those of all its endpoints.
-      SELECT a.event_id, a.endpoint_id FROM unnest(next.ids) u(id) CROSS JOIN LATERAL (
-        SELECT a.event_id, a.endpoint_id FROM outbox.attempt a
-        WHERE a.event_id = u.id AND a.outcome = 'delivered' AND a.at >= first_at - interval '1 hour' OFFSET 0) a
+      SELECT d.event_id, d.endpoint_id FROM outbox.delivered(next.ids, first_at - interval '1 hour') d  -- nearly all are
     ), other AS MATERIALIZED (
       SELECT array_agg(o.event_id) AS events, array_agg(o.endpoint_id) AS endpoints
       FROM owed o WHERE (o.event_id, o.endpoint_id) NOT IN (SELECT d.event_id, d.endpoint_id FROM done d)
@@ -419,6 +443,6 @@ END $$;
 GRANT SELECT ON outbox.proof, outbox.skipped TO outbox_dispatcher, outbox_operator;
 GRANT INSERT ON outbox.skipped TO outbox_dispatcher;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA outbox FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION outbox.cut_since, outbox.certain_routes, outbox.owed, outbox.pair_states, outbox.prove,
+GRANT EXECUTE ON FUNCTION outbox.cut_since, outbox.certain_routes, outbox.owed, outbox.delivered, outbox.pair_states, outbox.prove,
   outbox.prove_again, outbox.require_period, outbox.conservation, outbox.repair TO outbox_dispatcher, outbox_operator;
 COMMIT;

@@ -149,13 +149,13 @@ package struct BacklogBench: Bench {
   // MARK: - Draining
 
   private func drain(_ database: BenchDatabase, _ scene: BenchScene) async throws -> BacklogReport.Drain {
-    let before = try await database.numbers("SELECT count(*) FROM outbox.attempt")[0]
+    let before = try await database.attempts()
     let postgres = scene.postgresSeconds
     var spent = 0.0
     try await scene.withDispatchers(on: database) { dispatchers in
       try await wait(within: .seconds(600), every: .milliseconds(200), for: "\(deliveries) deliveries") {
         try await dispatchers[0].check()
-        let done = try await database.numbers("SELECT count(*) FROM outbox.attempt")[0] - before
+        let done = try await database.attempts() - before
         if done >= Double(deliveries) { return true }
         // The last drain of a database with nothing behind may find fewer: those before it took a little more.
         return try await database.isDrained()

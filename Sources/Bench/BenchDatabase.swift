@@ -101,6 +101,16 @@ struct BenchDatabase: Sendable {
     return (found[0], found[1])
   }
 
+  /// How many tries there have been, without looking at each.
+  func attempts() async throws -> Double {
+    try await numbers(
+      """
+      SELECT (SELECT count(*) FROM outbox.attempt_single)
+        + (SELECT coalesce(sum(cardinality(p.event_ids)), 0) FROM outbox.attempt_packed p)
+      """
+    )[0]
+  }
+
   /// What the reconciler counts, of everything.
   func conservation() async throws -> Conservation {
     let found = try await numbers(

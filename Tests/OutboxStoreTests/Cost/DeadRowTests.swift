@@ -20,8 +20,10 @@ import Testing
         SELECT coalesce(sum(n_tup_ins), 0), coalesce(sum(n_tup_upd), 0), coalesce(sum(n_tup_del), 0), coalesce(sum(n_dead_tup), 0)
         FROM pg_stat_user_tables WHERE schemaname = 'outbox' AND relname ~
         """
+      let packs = try await auditor.int("SELECT count(*) FROM outbox.attempt_packed")
+      #expect(packs < 20_000 / 4)
       try await eventually("the counters of the session that ended") {
-        try await auditor.value(counters + "'^attempt'") == "20000"
+        try await auditor.value(counters + "'^attempt'") == String(packs)
       }
       for table in ["^event", "^attempt", "^delivery", "^endpoint_health", "^position"] {
         #expect(try await auditor.rows(counters + "'\(table)'")[0][1...].allSatisfy { $0 == "0" }, "\(table)")

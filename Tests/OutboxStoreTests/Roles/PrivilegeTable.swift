@@ -18,16 +18,21 @@ enum PrivilegeTable {
   }()
 
   private static let text = """
-    outbox.anchor outbox.backlog outbox.delivery_status outbox.endpoint_key outbox.endpoint_status
+    outbox.anchor outbox.attempt outbox.attempt_unpacked outbox.backlog outbox.delivery_status outbox.direct_in_flight outbox.endpoint_key outbox.endpoint_status
     outbox.in_flight outbox.migration outbox.past_subscription outbox.proof outbox.sealing outbox.stuck outbox.transform
       dispatcher: select
       operator: select
 
-    outbox.attempt
+    outbox.attempt_packed
+      dispatcher: select insert
+      operator: select
+
+    outbox.attempt_single
       dispatcher: select insert
       operator: select insert
 
-    outbox.attempt_<day> outbox.attempt_default outbox.dead_letter_id_seq outbox.dispatcher_id_seq
+    outbox.attempt_packed_<day> outbox.attempt_packed_default outbox.attempt_single_<day>
+    outbox.attempt_single_default outbox.dead_letter_id_seq outbox.dispatcher_id_seq
     outbox.endpoint_id_seq outbox.endpoint_secret_id_seq outbox.event_<day> outbox.event_default
     outbox.position_id_seq outbox.proof_id_seq
 
@@ -107,13 +112,13 @@ enum PrivilegeTable {
     outbox.add_endpoint() outbox.add_partition() outbox.anchor_problem() outbox.announce()
     outbox.announce_dead_letters() outbox.attempt_day_needed() outbox.begin_migration() outbox.bucket()
     outbox.bucket_after() outbox.bucket_tokens() outbox.bucket_wait_ms() outbox.certain_routes() outbox.claim()
-    outbox.compares_paths() outbox.conservation() outbox.conservation_findings() outbox.cut() outbox.cut_since()
+    outbox.compares_paths() outbox.conservation() outbox.delivered() outbox.conservation_findings() outbox.cut() outbox.cut_since()
     outbox.disable() outbox.disable_for_filter() outbox.discard() outbox.do_not_linger() outbox.drop_partition()
     outbox.event_day_needed() outbox.event_types_problem() outbox.explain() outbox.filter_document()
     outbox.filter_problem() outbox.filter_skeleton() outbox.findings() outbox.first_set_aside()
     outbox.forgive_waiting() outbox.give_back() outbox.has_unseen() outbox.headers_problem() outbox.heartbeat()
     outbox.hold_lease() outbox.is_wanted() outbox.judge() outbox.lock_doomed() outbox.lock_number()
-    outbox.looked_at_until() outbox.maintain() outbox.matches() outbox.new_secret() outbox.note_filter_faults()
+    outbox.looked_at_until() outbox.maintain() outbox.matches() outbox.may_be_packed() outbox.new_secret() outbox.note_filter_faults()
     outbox.note_health() outbox.now_us() outbox.order_horizon() outbox.owed() outbox.pair_states() outbox.park()
     outbox.partitions() outbox.patterns() outbox.pause() outbox.prove() outbox.prove_again() outbox.proved()
     outbox.reanchor() outbox.reconcile() outbox.record() outbox.recover() outbox.redrive() outbox.redrive_all()
@@ -122,11 +127,11 @@ enum PrivilegeTable {
     outbox.resync() outbox.rotate_secret() outbox.sealed_by() outbox.set_endpoint_state() outbox.setting()
     outbox.settle() outbox.spend() outbox.stamp_subscriptions() outbox.too_large_to_compare()
     outbox.transform_name() outbox.transform_problem() outbox.transformed() outbox.url_origin()
-    outbox.url_problem() outbox.uuid_floor() outbox.uuid_time() outbox.waiting() outbox.wake()
+    outbox.url_problem() outbox.uuid_floor() outbox.uuid_second() outbox.uuid_time() outbox.waiting() outbox.wake()
       dispatcher: execute
       operator: execute
 
-    outbox.allow_tenant() outbox.allow_transform() outbox.check_endpoint() outbox.check_secret()
+    outbox.allow_tenant() outbox.allow_transform() outbox.change_attempt() outbox.check_endpoint() outbox.check_secret()
     outbox.check_transform() outbox.forbid_tenant() outbox.forbid_transform() outbox.forget_endpoint()
     outbox.keep_credentials_from_strangers() outbox.subscribe_endpoint() outbox.tell_of_expiry()
     outbox.next_look() outbox.prove_row() outbox_tenant.is_own() outbox_tenant.is_own_dead_letter() outbox_tenant.require_dead_letter()

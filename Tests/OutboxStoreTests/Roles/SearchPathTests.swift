@@ -35,7 +35,7 @@ import Testing
       let triggers = try await owner.column(
         "SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'outbox'::regnamespace AND p.prorettype = 'trigger'::regtype"
       )
-      #expect(triggers.count == 7)
+      #expect(triggers.count == 8)
       let role = "attacher_\(database.name)"
       try await owner.execute(
         """

@@ -39,7 +39,8 @@ import Testing
       )
       #expect(
         unpinned == [
-          "outbox.filter_document(text,text,text,jsonb,jsonb)", "outbox.lock_number(bigint)", "outbox.uuid_v7()",
+          "outbox.filter_document(text,text,text,jsonb,jsonb)", "outbox.lock_number(bigint)",
+          "outbox.may_be_packed(bigint,text,integer,text,text)", "outbox.uuid_second(uuid)", "outbox.uuid_v7()",
         ]
       )
       // With nothing to be found but what is named in full, they still work.
@@ -48,6 +49,8 @@ import Testing
       try await owner.execute("SET search_path = shadow, pg_temp, pg_catalog")
       #expect(try await owner.value("SELECT outbox.lock_number(2147483648)") == "1")
       #expect(try await owner.value("SELECT outbox.uuid_v7()")?.count == 36)
+      #expect(try await owner.value("SELECT outbox.uuid_second('00000000-03e8-7000-8000-000000000000')") == "1")
+      #expect(try await owner.value("SELECT outbox.may_be_packed(1, 'delivered', 1, NULL, NULL)") == "t")
       #expect(
         try await owner.value("SELECT outbox.filter_document('t', '', NULL, '1', '{}')")?.contains("payload") == true
       )

@@ -8,11 +8,11 @@ import Testing
     try await withDatabase { database in
       let client = database.client()
       let count = "SELECT count(*) FROM outbox.partitions() WHERE day >= (now() AT TIME ZONE 'UTC')::date"
-      #expect(try await client.int(count) == 8)
+      #expect(try await client.int(count) == 12)
       #expect(try await maintain(client) == [])
       try await client.execute("UPDATE outbox.setting SET value = '5' WHERE name = 'partitions_ahead'")
-      #expect(try await maintain(client).filter { $0.hasPrefix("created") }.count == 4)
-      #expect(try await client.int(count) == 12)
+      #expect(try await maintain(client).filter { $0.hasPrefix("created") }.count == 6)
+      #expect(try await client.int(count) == 18)
     }
   }
 
@@ -50,12 +50,13 @@ import Testing
       #expect(try await worker.client.int("SELECT count(*) FROM outbox.event") == 2)
       try await worker.client.execute(
         """
-        SELECT outbox.add_partition('attempt', '2020-01-01');
+        SELECT outbox.add_partition('attempt_single', '2020-01-01'), outbox.add_partition('attempt_packed', '2020-01-01');
         INSERT INTO outbox.dead_letter (event_id, endpoint_id, url, type, tenant, payload, created_at, attempts, reason, died_at)
         SELECT gen_random_uuid(), 1, '', 't', '', '1', now(), 1, 'exhausted', now() - n * interval '50 days' FROM generate_series(1, 2) n
         """
       )
-      #expect(try await maintain(worker.client).sorted() == ["deleted 1 old dead letters", "dropped attempt_20200101"])
+      #expect(try await maintain(worker.client).sorted() == ["deleted 1 old dead letters", "dropped attempt_packed_20200101"])
+      #expect(try await maintain(worker.client) == ["dropped attempt_single_20200101"])
     }
   }
 
@@ -130,7 +131,7 @@ import Testing
     try await withDatabase { database in
       let (first, second) = (database.client(), database.client())
       try await first.execute("UPDATE outbox.setting SET value = '4' WHERE name = 'partitions_ahead'; BEGIN")
-      #expect(try await maintain(first).count == 2)
+      #expect(try await maintain(first).count == 3)
       #expect(try await maintain(second) == [])
       try await first.execute("COMMIT")
     }
@@ -234,7 +235,7 @@ import Testing
       )
       _ = try await maintain(client)
       #expect(try await client.int("SELECT count(*) FROM outbox.event_default") == 1)
-      #expect(try await client.int("SELECT count(*) FROM outbox.attempt_default") == 0)
+      #expect(try await client.int("SELECT count(*) FROM outbox.attempt_single_default") == 0)
       #expect(try await worker.drain().flatMap(\.pairs).isEmpty, "it was cut long ago")
       let claimed = try await worker.claim([endpoint])
       #expect(claimed.map(\.event.number) == [5])
@@ -259,15 +260,15 @@ import Testing
       let day = try await client.value("SELECT to_char((now() AT TIME ZONE 'UTC')::date - 8, 'YYYYMMDD')")!
       try await client.execute(
         """
-        SELECT outbox.add_partition('attempt', '\(day)');
+        SELECT outbox.add_partition('attempt_single', '\(day)');
         UPDATE outbox.attempt SET at = at - interval '8 days';
         UPDATE outbox.proof SET began_at = began_at - interval '9 days', proved_at = proved_at - interval '9 days' WHERE due_at IS NOT NULL
         """
       )
-      #expect(try await maintain(client) == ["kept (not proved yet) attempt_\(day)"])
+      #expect(try await maintain(client) == ["kept (not proved yet) attempt_single_\(day)"])
       try await client.execute("UPDATE outbox.proof SET due_at = clock_timestamp() WHERE due_at IS NOT NULL")
       #expect(try await client.proveAll() == 0, "no new row")
-      #expect(try await maintain(client) == ["dropped attempt_\(day)"])
+      #expect(try await maintain(client) == ["dropped attempt_single_\(day)"])
       #expect(try await client.books() == [["3", "3", "1", "2", "0", "0", "0", "1", "0"]])
       try await worker.record(try await worker.claim([endpoint]).map { $0.outcome() })
       try await client.store { try $0.proveAgain(try $0.period(since: "-infinity")) }

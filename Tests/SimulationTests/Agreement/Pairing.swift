@@ -36,7 +36,7 @@ final class Pairing {
 
   private static let reset = """
     TRUNCATE outbox.event, outbox.endpoint, outbox.endpoint_secret, outbox.subscription, outbox.past_subscription,
-      outbox.position, outbox.dispatcher, outbox.witness, outbox.batch, outbox.delivery, outbox.attempt,
+      outbox.position, outbox.dispatcher, outbox.witness, outbox.batch, outbox.delivery, outbox.attempt_single, outbox.attempt_packed,
       outbox.dead_letter, outbox.endpoint_health RESTART IDENTITY CASCADE;
     INSERT INTO outbox.position (done, target, events) VALUES (pg_current_snapshot(), pg_current_snapshot(), 0)
     """
