@@ -106,7 +106,9 @@ package struct FanoutBench: Bench {
       }
       try await caller.end()
       // The dispatcher's deliveries alone are counted from here on.
-      try await database.session.withConnection { try $0.execute("TRUNCATE outbox.attempt_single, outbox.attempt_packed") }
+      try await database.session.withConnection {
+        try $0.execute("TRUNCATE outbox.attempt_single, outbox.attempt_packed")
+      }
       var fanout = FanoutReport.Fanout(
         endpoints: count,
         cutMilliseconds: Spread(figures.map(\.milliseconds)),

@@ -35,7 +35,9 @@ import Testing
       )
       try await everyHotStatement(worker, plain, ordered)
       try check(log.next(), "backlog, plans made while empty")
-      try await database.client().execute("VACUUM ANALYZE outbox.event, outbox.delivery, outbox.attempt_single, outbox.attempt_packed")
+      try await database.client().execute(
+        "VACUUM ANALYZE outbox.event, outbox.delivery, outbox.attempt_single, outbox.attempt_packed"
+      )
       try await everyHotStatement(worker, plain, ordered)
       try check(log.next(), "backlog, fresh plans")
     }
@@ -76,7 +78,8 @@ import Testing
       #expect(!search.contains("->  Sort\n") || !search.contains("Sort Key: event"), "\(when): \(search)")
     }
     for name in [
-      "outbox.cut", "outbox.claim", "INSERT INTO outbox.attempt_single", "INSERT INTO outbox.attempt_packed", "INSERT INTO outbox.batch", "outbox.judge",
+      "outbox.cut", "outbox.claim", "INSERT INTO outbox.attempt_single", "INSERT INTO outbox.attempt_packed",
+      "INSERT INTO outbox.batch", "outbox.judge",
       "outbox.filter_document", "INSERT INTO outbox.filter_failure",
     ] {
       #expect(plans.contains { $0.contains(name) }, "\(when): no plan of \(name) was seen")

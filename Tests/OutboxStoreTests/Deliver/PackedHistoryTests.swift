@@ -32,7 +32,9 @@ import Testing
       #expect(try await worker.client.int(Self.single) == 2)
       let expected = outcomes.map { outcome in
         var words = ["\(outcome.delivery.event)".lowercased(), "\(outcome.delivery.endpoint)", "\(cut.batch!)"]
-        words += ["\(worker.id)", outcome.kind.rawValue, "\(outcome.duration.components.attoseconds / 1_000_000_000_000_000)"]
+        words += [
+          "\(worker.id)", outcome.kind.rawValue, "\(outcome.duration.components.attoseconds / 1_000_000_000_000_000)",
+        ]
         words += ["1", "\(outcome.status!)"] + (outcome.error.map { [$0] } ?? [])
         return words.joined(separator: " ")
       }
@@ -64,7 +66,9 @@ import Testing
       #expect(try await worker.client.int("SELECT count(*) FROM outbox.in_flight") == 15)
       try await worker.expire()
       #expect(try await worker.client.store { try $0.recover() }.map(\.deliveries) == [15])
-      let waiting = try await worker.client.column("SELECT event_id || ' ' || endpoint_id FROM outbox.delivery ORDER BY 1")
+      let waiting = try await worker.client.column(
+        "SELECT event_id || ' ' || endpoint_id FROM outbox.delivery ORDER BY 1"
+      )
       let rest = Set(cut.pairs).subtracting(recorded.map(\.delivery))
       #expect(waiting == rest.map { "\($0.event) \($0.endpoint)".lowercased() }.sorted())
     }

@@ -103,7 +103,8 @@ import Testing
         "INSERT INTO outbox.position (done, target, events) VALUES ('1:1:', '1:1:', 0)",
         "UPDATE outbox.proof SET missing = 0", "DELETE FROM outbox.proof", "DELETE FROM outbox.skipped",
         "SELECT outbox.prove_row(1)",
-        "UPDATE outbox.anchor SET system_identifier = 1", "DELETE FROM outbox.attempt", "DELETE FROM outbox.attempt_single", "DELETE FROM outbox.attempt_packed", "DROP TABLE outbox.delivery",
+        "UPDATE outbox.anchor SET system_identifier = 1", "DELETE FROM outbox.attempt",
+        "DELETE FROM outbox.attempt_single", "DELETE FROM outbox.attempt_packed", "DROP TABLE outbox.delivery",
         "ALTER TABLE outbox.event ADD x int", "CREATE TABLE outbox.mine ()", "SELECT outbox.reanchor('now')",
       ]
       for statement in refused { #expect(try await client.refusal(statement).sqlState == "42501", "\(statement)") }
@@ -149,7 +150,8 @@ import Testing
         "CREATE FUNCTION outbox.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP SCHEMA outbox CASCADE",
         "TRUNCATE outbox.event", "UPDATE outbox.event SET type = 'u'", "DELETE FROM outbox.event",
         "UPDATE outbox.endpoint SET url = 'https://evil.example'", "DELETE FROM outbox.endpoint",
-        "INSERT INTO outbox.endpoint (url) VALUES ('https://evil.example')", "DELETE FROM outbox.attempt", "DELETE FROM outbox.attempt_single", "DELETE FROM outbox.attempt_packed",
+        "INSERT INTO outbox.endpoint (url) VALUES ('https://evil.example')", "DELETE FROM outbox.attempt",
+        "DELETE FROM outbox.attempt_single", "DELETE FROM outbox.attempt_packed",
         "INSERT INTO outbox.endpoint_secret (endpoint_id, secret) VALUES (1, 'whsec_AAAA')",
         "SELECT outbox.add_partition('event', '2020-01-01')", "SELECT outbox.reanchor('now')",
         "UPDATE outbox.anchor SET system_identifier = 1", "UPDATE outbox.setting SET value = '0'",

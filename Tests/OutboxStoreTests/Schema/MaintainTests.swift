@@ -55,7 +55,9 @@ import Testing
         SELECT gen_random_uuid(), 1, '', 't', '', '1', now(), 1, 'exhausted', now() - n * interval '50 days' FROM generate_series(1, 2) n
         """
       )
-      #expect(try await maintain(worker.client).sorted() == ["deleted 1 old dead letters", "dropped attempt_packed_20200101"])
+      #expect(
+        try await maintain(worker.client).sorted() == ["deleted 1 old dead letters", "dropped attempt_packed_20200101"]
+      )
       #expect(try await maintain(worker.client) == ["dropped attempt_single_20200101"])
     }
   }
