@@ -252,8 +252,7 @@ BEGIN
     RETURN QUERY
       SELECT batch_id, NULL::int, NULL::int, NULL::boolean,
              e.id, e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata, g.endpoints, g.versions
-      FROM (SELECT u.id, min(u.ord) AS ord, array_agg(u.endpoint ORDER BY u.ord) AS endpoints,
-                   array_agg(u.version ORDER BY u.ord) AS versions
+      FROM (SELECT u.id, min(u.ord) AS ord, array_agg(u.endpoint) AS endpoints, array_agg(u.version) AS versions
             FROM unnest(direct_events, direct_endpoints, direct_versions) WITH ORDINALITY u(id, endpoint, version, ord)
             GROUP BY u.id ORDER BY min(u.ord)) g
       CROSS JOIN LATERAL (SELECT e.id, e.type, e.tenant, e.key, e.created_at, e.payload, e.metadata
