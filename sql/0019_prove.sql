@@ -263,8 +263,8 @@ BEGIN
   SELECT * INTO last FROM outbox.position ORDER BY id DESC LIMIT 1;
   SELECT * INTO before FROM outbox.proof ORDER BY id DESC LIMIT 1;
   IF before.id IS NULL THEN  -- somebody has emptied the ledger: it begins here
-    RETURN QUERY INSERT INTO outbox.proof (done, target, after_tx, after_id)
-      VALUES (last.done, last.target, last.after_tx, last.after_id) RETURNING *;
+    RETURN QUERY INSERT INTO outbox.proof (done, target, after_tx, after_id, began_at, proved_at)
+      VALUES (last.done, last.target, last.after_tx, last.after_id, now, now) RETURNING *;
     RETURN;
   END IF;
   next := outbox.cut_since(before.done, before.target, before.after_tx, before.after_id, last, max_events);
