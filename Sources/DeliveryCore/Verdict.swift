@@ -30,7 +30,7 @@ package enum Verdict: Sendable, Equatable {
   ///
   /// Only 2xx is success (Standard Webhooks). `Retry-After` is honoured on 429 and 503, up to the policy's
   /// `longestRetryAfter`, and never shortens our own pause.
-  package init(_ result: AttemptResult, attempt: Int, age: Duration, policy: RetryPolicy, random: Double) {
+  package init(_ result: AttemptResult, attempt: Int, age: Duration, policy: RetryPolicy, random: @autoclosure () -> Double) {
     switch result {
     case .untried:
       self = .returned
@@ -43,7 +43,7 @@ package enum Verdict: Sendable, Equatable {
         self = .dead(.exhausted)
         return
       }
-      var delay = policy.delay(afterAttempt: attempt, random: random)
+      var delay = policy.delay(afterAttempt: attempt, random: random())
       if case .response(let status, let asked?) = result, status == 429 || status == 503 {
         delay = max(delay, min(asked, policy.longestRetryAfter))
       }

@@ -5,7 +5,14 @@ import OutboxStore
 
 extension Outcome {
   /// What a completed exchange means for the delivery.
-  init(_ held: Held, _ completion: HTTPCompletion, policy: RetryPolicy, now: Duration, random: Double) {
+  /// - Parameter random: uniform in 0..<1; asked for only if there is a pause to be spread, for it is a system call.
+  init(
+    _ held: Held,
+    _ completion: HTTPCompletion,
+    policy: RetryPolicy,
+    now: Duration,
+    random: @autoclosure () -> Double
+  ) {
     let result: AttemptResult
     var error: String?
     switch completion.outcome {
@@ -23,7 +30,7 @@ extension Outcome {
       attempt: held.attempts + 1,
       age: held.age + (now - held.takenAt),
       policy: policy,
-      random: random
+      random: random()
     )
     self.init(held, verdict, tried: result != .untried, error: error)
     if case .response(let status) = completion.outcome { self.status = status }

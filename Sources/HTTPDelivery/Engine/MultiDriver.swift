@@ -78,8 +78,10 @@ final class MultiDriver {
       if event.data.fd == bell {
         var rings: eventfd_t = 0
         eventfd_read(bell, &rings)
-      } else {
+      } else if sockets.isWanted(event.data.fd) {
         curl_multi_socket_action(multi, event.data.fd, Self.curlEvents(event.events), &running)
+      } else {
+        unwatch(event.data.fd)
       }
     }
     if let timer, timer <= now {
@@ -118,16 +120,25 @@ final class MultiDriver {
     }
   }
 
+  private func unwatch(_ descriptor: Int32) {
+    var unused = epoll_event()
+    epoll_ctl(epoll, EPOLL_CTL_DEL, descriptor, &unused)
+  }
+
   private static let onSocket: curl_socket_callback = { _, descriptor, what, context, _ in
     guard let context else { return 0 }
     let driver = Unmanaged<MultiDriver>.fromOpaque(context).takeUnretainedValue()
-    switch what {
-    case CURL_POLL_IN: driver.watch(descriptor, EPOLLIN.rawValue)
-    case CURL_POLL_OUT: driver.watch(descriptor, EPOLLOUT.rawValue)
-    case CURL_POLL_INOUT: driver.watch(descriptor, EPOLLIN.rawValue | EPOLLOUT.rawValue)
-    default:
-      var unused = epoll_event()
-      epoll_ctl(driver.epoll, EPOLL_CTL_DEL, descriptor, &unused)
+    let mask: UInt32 =
+      switch what {
+      case CURL_POLL_IN: EPOLLIN.rawValue
+      case CURL_POLL_OUT: EPOLLOUT.rawValue
+      case CURL_POLL_INOUT: EPOLLIN.rawValue | EPOLLOUT.rawValue
+      default: 0
+      }
+    if mask == 0 {
+      if !driver.sockets.pause(descriptor) { driver.unwatch(descriptor) }
+    } else if !driver.sockets.resume(descriptor, mask) {
+      driver.watch(descriptor, mask)
     }
     return 0
   }
