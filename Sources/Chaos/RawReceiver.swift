@@ -240,6 +240,13 @@ final class RawReceiver: Sendable {
         drop(descriptor)
       }
       polled.removeSubrange(1...)
+      // Those that have connected and wait to be accepted are cut, too: whoever sent something there may have given it up
+      // long ago, and read now it would be answered in vain.
+      var waiting = pollfd(fd: receiver.listener, events: Int16(POLLIN), revents: 0)
+      while poll(&waiting, 1, 0) > 0 {
+        let descriptor = Foundation.accept(receiver.listener, nil, nil)
+        if descriptor >= 0 { close(descriptor) }
+      }
       receiver.control.withLock { $0.severed = severed }
     }
 
