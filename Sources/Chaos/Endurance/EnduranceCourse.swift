@@ -229,8 +229,10 @@ struct EnduranceCourse: Sendable {
 
   private func report(_ log: Log, _ tenths: [Tenth], missing: Int) -> EnduranceReport {
     let state = tally.state.withLock { $0 }
+    let mishaps = Mishap.caught(Array(log.mishaps.values), except: log.victims)
+    for one in mishaps { run.tell("\(Int((one.began - began).seconds)) s: \(one.cause.name), \(one.codes.count) lost") }
     // Last the faults: what one of them explains is its.
-    let caught = Mishap.caught(Array(log.mishaps.values), except: log.victims) + log.caught
+    let caught = mishaps + log.caught
     let explanation = Explanation(state.repetitions, caught)
     var report = EnduranceReport()
     (report.command, report.seed) = (run.command, run.seed)
