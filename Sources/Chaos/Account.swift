@@ -43,13 +43,15 @@ struct Account {
   private func findDuplicates(_ result: inout Result) {
     let victims = incidents.reduce(into: Set()) { $0.formUnion($1.victims) }
     // Last the faults: what one of them explains is its.
-    let caught = Mishap.caught(mishaps, except: victims) + incidents.map { incident in
-      var pairs = incident.inFlight
-      if incident.coversArrivals {
-        pairs.formUnion(arrivals.lazy.filter { (incident.began...incident.ended).contains($0.at) }.map(\.pair))
+    let caught =
+      Mishap.caught(mishaps, except: victims)
+      + incidents.map { incident in
+        var pairs = incident.inFlight
+        if incident.coversArrivals {
+          pairs.formUnion(arrivals.lazy.filter { (incident.began...incident.ended).contains($0.at) }.map(\.pair))
+        }
+        return Caught(cause: .fault(incident.fault), began: incident.began, codes: pairs.map(\.code))
       }
-      return Caught(cause: .fault(incident.fault), began: incident.began, codes: pairs.map(\.code))
-    }
     var ids: [Pair: UUID] = [:]
     var answered: Set<Pair> = []
     var repetitions: [(code: UInt64, at: ContinuousClock.Instant)] = []
