@@ -13,7 +13,7 @@ extension KillTests {
 
   /// Too short for its trends to be judged: what arrived is.
   @Test func aShortEnduranceRunHolds() async throws {
-    try await chaos("endurance", "--deliveries", "30000", "--fault-every", "3s")
+    try await chaos("endurance", "--deliveries", "30000", "--duration", "90s", "--fault-every", "3s")
   }
 
   @Test func wrongOptionsOfAnEnduranceRunAreRefused() async throws {
