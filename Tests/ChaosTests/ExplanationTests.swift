@@ -16,7 +16,10 @@ import Testing
   }
 
   @Test func noInjectionExplainsMoreThanItCaught() {
-    let caught = [Caught(cause: .fault(.kill), began: origin, codes: [8, 16]), Caught(cause: .fault(.kill), began: origin, codes: [])]
+    let caught = [
+      Caught(cause: .fault(.kill), began: origin, codes: [8, 16]),
+      Caught(cause: .fault(.kill), began: origin, codes: []),
+    ]
     let repetitions = [8, 8, 16, 24].map { (code: UInt64($0), at: origin + .seconds(1)) }
     let lines = Injections.lines(caught, Explanation(repetitions, caught))
     #expect(lines.count == 1)
