@@ -5,6 +5,7 @@ struct Account {
   var journal: Journal.State
   var arrivals: [Mailbox.Arrival]
   var incidents: [Incident]
+  var mishaps: [Mishap] = []
 
   struct Result: Sendable {
     var expected = 0
@@ -14,7 +15,7 @@ struct Account {
     /// Arrivals after one that was answered 200.
     var duplicates = 0
     var unexplained: [Pair] = []
-    /// By fault: as many may there be as were in flight.
+    /// By cause: as many may there be as were in flight.
     var injections: [Injections] = []
     var misordered: [Pair] = []
     /// Pairs that came under several ids.
@@ -40,13 +41,17 @@ struct Account {
   }
 
   private func findDuplicates(_ result: inout Result) {
-    let caught = incidents.map { incident in
-      var pairs = incident.inFlight
-      if incident.coversArrivals {
-        pairs.formUnion(arrivals.lazy.filter { (incident.began...incident.ended).contains($0.at) }.map(\.pair))
+    let victims = incidents.reduce(into: Set()) { $0.formUnion($1.victims) }
+    // Last the faults: what one of them explains is its.
+    let caught =
+      Mishap.caught(mishaps, except: victims)
+      + incidents.map { incident in
+        var pairs = incident.inFlight
+        if incident.coversArrivals {
+          pairs.formUnion(arrivals.lazy.filter { (incident.began...incident.ended).contains($0.at) }.map(\.pair))
+        }
+        return Caught(cause: .fault(incident.fault), began: incident.began, codes: pairs.map(\.code))
       }
-      return Caught(fault: incident.fault, began: incident.began, codes: pairs.map(\.code))
-    }
     var ids: [Pair: UUID] = [:]
     var answered: Set<Pair> = []
     var repetitions: [(code: UInt64, at: ContinuousClock.Instant)] = []

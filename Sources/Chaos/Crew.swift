@@ -90,13 +90,31 @@ final class Crew: Sendable {
     keeper.forget(child)
   }
 
-  /// Stops one (SIGSTOP) and returns it; nil if none is running there.
-  func hold(_ place: Int) -> ChildProcess? {
+  /// Stops one and returns it when it stands still, or has ended; nil if none is running there.
+  func hold(_ place: Int) async throws -> ChildProcess? {
+    guard let child = beginHold(place) else { return nil }
+    do {
+      try await awaitStop(child)
+    } catch {
+      release(place, child)
+      throw error
+    }
+    return child
+  }
+
+  private func beginHold(_ place: Int) -> ChildProcess? {
     state.withLock { state in
       guard let child = state.members[place].child else { return nil }
       state.members[place].holds += 1
       child.signal(SIGSTOP)
       return child
+    }
+  }
+
+  /// SIGSTOP only asks: on a busy machine threads have gone on for a tenth of a second, and cut and delivered meanwhile.
+  private func awaitStop(_ child: ChildProcess) async throws {
+    try await eventually("a dispatcher (process \(child.pid)) stands still", within: .seconds(30)) {
+      child.isStopped() || child.exitStatus() != nil
     }
   }
 
@@ -112,8 +130,9 @@ final class Crew: Sendable {
 
   /// All at once: nobody does anything while `body` looks.
   func whileFrozen<Value>(_ body: () async throws -> Value) async throws -> Value {
-    let held = (0..<Self.size).compactMap { place in hold(place).map { (place, $0) } }
+    let held = (0..<Self.size).compactMap { place in beginHold(place).map { (place, $0) } }
     defer { for (place, child) in held { release(place, child) } }
+    for (_, child) in held { try await awaitStop(child) }
     return try await body()
   }
 

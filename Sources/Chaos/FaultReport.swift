@@ -13,7 +13,7 @@ package struct FaultReport: Sendable, Codable {
   package var phantom = 0
   package var duplicates = 0
   package var unexplained = 0
-  /// By fault, as a mixed run has several: what was in flight at each injection, and what of it was repeated.
+  /// By cause, as a mixed run has several: what was in flight at each injection, and what of it was repeated.
   package var injections: [Injections] = []
   package var outOfOrder = 0
   package var longestPauseSeconds = 0.0
@@ -103,7 +103,7 @@ package struct FaultReport: Sendable, Codable {
     }
     if injections.count > 1 {
       lines += injections.map {
-        "\(fault.rawValue): \($0.fault.rawValue) \($0.count) times, \($0.repeated) repeated of \($0.bound) in flight, at worst \($0.worst.repeated) of \($0.worst.bound)"
+        "\(fault.rawValue): \($0.cause.name) \($0.count) times, \($0.repeated) repeated of \($0.bound) in flight, at worst \($0.worst.repeated) of \($0.worst.bound)"
       }
     }
     for pair in result.suspects { lines += outcome.account.timeline(of: pair) }

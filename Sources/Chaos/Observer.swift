@@ -26,6 +26,14 @@ struct Observer: Sendable {
     )
   }
 
+  /// The leases of a process that have not been taken over, one at most.
+  func dispatchers(pid: pid_t) async throws -> Set<Int64> {
+    try await patiently { connection in
+      let rows = try connection.query("SELECT id FROM outbox.dispatcher WHERE pid = $1", [.int4(pid)])
+      return Set(try (0..<rows.count).map { try rows.required(rows.int64($0, 0), 0) })
+    }
+  }
+
   /// Looks on while a dispatcher may lose its lease, and returns what it held when it did, or at the end.
   ///
   /// Between the end of a lease and its recovery nothing can be recorded any more, so that the last look is exact.
@@ -69,11 +77,7 @@ struct Observer: Sendable {
     try await patiently { connection in
       let rows = try connection.query(sql, parameters)
       var pairs: Set<Pair> = []
-      for row in 0..<rows.count {
-        let event = Int(try rows.required(rows.int64(row, 0), 0))
-        guard let place = endpoints.firstIndex(of: try rows.required(rows.int64(row, 1), 1)) else { continue }
-        pairs.insert(Pair(event: event, endpoint: place))
-      }
+      for row in 0..<rows.count { if let pair = try pair(rows, row) { pairs.insert(pair) } }
       return pairs
     }
   }
@@ -89,6 +93,73 @@ struct Observer: Sendable {
       """,
       []
     )
+  }
+
+  /// What waits and may be in a dispatcher's hands all the same, if the claim that took it was among the commits that a
+  /// crash took back: whatever may be claimed now, and of a key what follows on events that have arrived, up to the first
+  /// that has not.
+  func claimable(after arrived: Set<Pair>) async throws -> Set<Pair> {
+    let waiting = try await patiently { connection in
+      let rows = try connection.query(
+        """
+        SELECT (e.payload ->> 'n')::bigint, d.endpoint_id, d.key
+        FROM outbox.delivery d JOIN outbox.event e ON e.id = d.event_id
+        WHERE d.key IS NOT NULL OR d.dispatcher_id IS NULL AND d.ready AND d.due_at <= clock_timestamp() ORDER BY d.seq
+        """
+      )
+      return try (0..<rows.count).compactMap { row in
+        try pair(rows, row).map { Waiting(pair: $0, key: try rows.text(row, 2)) }
+      }
+    }
+    return Waiting.reached(waiting, arrived)
+  }
+
+  /// Attempts of which the engine's history says that their outcome is not known.
+  /// - Parameters:
+  ///   - since: by the database's clock, seconds since 1970.
+  ///   - timeout: of the endpoints, in seconds.
+  func mishaps(since: Double, timeout: Int) async throws -> [Mishap] {
+    try await patiently { connection in
+      let began = ContinuousClock.now
+      let rows = try connection.query(
+        """
+        SELECT (e.payload ->> 'n')::bigint, a.endpoint_id, a.outcome = 'unknown', a.dispatcher_id,
+          extract(epoch FROM a.at)::float8, extract(epoch FROM clock_timestamp())::float8
+        FROM outbox.attempt a JOIN outbox.event e ON e.id = a.event_id
+        WHERE a.at > to_timestamp($1)
+          -- A timeout that had its time: one that came early explains nothing. (Milliseconds are rounded here and there.)
+          AND (a.outcome = 'failed' AND a.error LIKE 'timeout:%' AND a.duration_ms >= $2 - 10
+               -- A dispatcher that lives on has compared, and given back what it does not hold; nothing of that was sent.
+               -- What was recorded before its lease was taken over is not to come again.
+               OR a.outcome = 'unknown'
+                  AND NOT EXISTS (SELECT FROM outbox.dispatcher d WHERE d.id = a.dispatcher_id)
+                  AND NOT EXISTS (SELECT FROM outbox.attempt r WHERE r.event_id = a.event_id AND r.endpoint_id = a.endpoint_id
+                                    AND r.outcome = 'delivered' AND r.at < a.at))
+        ORDER BY a.at
+        """,
+        [.float8(since), .int4(Int32(timeout * 1000))]
+      )
+      return try (0..<rows.count).compactMap { row -> Mishap? in
+        guard let pair = try pair(rows, row) else { return nil }
+        let at = try rows.required(rows.double(row, 4), 4)
+        let now = try rows.required(rows.double(row, 5), 5)
+        let isLost = try rows.required(rows.bool(row, 2), 2)
+        return Mishap(
+          entry: Mishap.Entry(
+            cause: isLost ? .lease : .timeout,
+            pair: pair,
+            dispatcher: try rows.required(rows.int64(row, 3), 3),
+            writtenAt: at
+          ),
+          at: began - .seconds(now - at)
+        )
+      }
+    }
+  }
+
+  private func pair(_ rows: ResultSet, _ row: Int) throws -> Pair? {
+    let event = Int(try rows.required(rows.int64(row, 0), 0))
+    return endpoints.firstIndex(of: try rows.required(rows.int64(row, 1), 1)).map { Pair(event: event, endpoint: $0) }
   }
 
   /// Every attempt, for a person to read.
@@ -126,7 +197,22 @@ struct Observer: Sendable {
     }
   }
 
+  /// Seconds since 1970.
+  func serverTime() async throws -> Double {
+    try await patiently { connection in
+      try connection.query("SELECT extract(epoch FROM clock_timestamp())::float8").double(0, 0) ?? 0
+    }
+  }
+
   func execute(_ sql: String) async throws { try await patiently { try $0.execute(sql) } }
+
+  func transaction(_ body: @Sendable (Connection) throws -> Void) async throws {
+    try await patiently { connection in
+      try connection.execute("BEGIN")
+      try body(connection)
+      try connection.execute("COMMIT")
+    }
+  }
 
   func text(_ sql: String) async throws -> String {
     try await patiently { try $0.queryText(sql).rows.first?.first.flatMap { $0 } ?? "" }
@@ -136,9 +222,9 @@ struct Observer: Sendable {
     try await patiently { Int(try $0.query("SELECT (\(sql))::bigint").int64(0, 0) ?? 0) }
   }
 
-  /// A server may still be starting.
+  /// A server may still be starting, which takes a while where disks are busy.
   private func patiently<Value: Sendable>(_ body: @Sendable (Connection) throws -> Value) async throws -> Value {
-    let deadline = ContinuousClock.now + .seconds(30)
+    let deadline = ContinuousClock.now + TransactionLookUp.patience
     while true {
       do {
         return try await session.withConnection(body)

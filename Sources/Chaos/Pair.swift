@@ -11,6 +11,9 @@ struct Incident: Sendable {
   var ended: ContinuousClock.Instant
   /// In flight, or answered and not recorded, when the fault took effect: what the database said then.
   var inFlight: Set<Pair> = []
+  /// Dispatchers, by the ids of their leases, that stood still when `inFlight` was counted, and were taken over from, if at
+  /// all, after that: no more than this may be repeated of what they held.
+  var victims: Set<Int64> = []
   /// Whether what arrived between `began` and `ended` was in flight under the fault, too: its answers may have been lost.
   var coversArrivals = false
 }

@@ -67,7 +67,8 @@ final class RawReceiver: Sendable {
     // Clocks may be set days ahead, the database's or a dispatcher's host's.
     verifier = WebhookVerifier(keys: [try VerificationKey(parsing: secret)], tolerance: .seconds(400 * 86_400))
     port = try FreePort.find()
-    listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+    listener = socket(AF_INET, type, 0)
     let descriptor = listener
     var yes: Int32 = 1
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<Int32>.size))
@@ -154,18 +155,25 @@ final class RawReceiver: Sendable {
       }
     }
 
+    /// All that wait, not one a turn: a turn takes the longer the more clients there are, and hundreds may come at once.
     private mutating func accept(_ weather: Weather) {
-      let descriptor = Foundation.accept(receiver.listener, nil, nil)
-      guard descriptor >= 0 else { return }
-      guard weather != .refusing else {
-        close(descriptor)
-        return
+      while let descriptor = nextWaiting() {
+        guard weather != .refusing else {
+          close(descriptor)
+          continue
+        }
+        var yes: Int32 = 1
+        setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
+        _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+        clients[descriptor] = Client()
+        polled.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0))
       }
-      var yes: Int32 = 1
-      setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, socklen_t(MemoryLayout<Int32>.size))
-      _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
-      clients[descriptor] = Client()
-      polled.append(pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0))
+    }
+
+    /// A connection that waits to be accepted. The listener does not block.
+    private func nextWaiting() -> Int32? {
+      let descriptor = Foundation.accept(receiver.listener, nil, nil)
+      return descriptor >= 0 ? descriptor : nil
     }
 
     /// False when the connection is over.
@@ -240,6 +248,9 @@ final class RawReceiver: Sendable {
         drop(descriptor)
       }
       polled.removeSubrange(1...)
+      // Those that have connected and wait to be accepted are cut, too: whoever sent something there may have given it up
+      // long ago, and read now it would be answered in vain.
+      while let descriptor = nextWaiting() { close(descriptor) }
       receiver.control.withLock { $0.severed = severed }
     }
 

@@ -14,16 +14,24 @@ struct Saboteur: Sendable {
 
   /// Stopped first, so that what is in flight can be counted and does not change any more.
   func kill(_ place: Int, _ incident: inout Incident) async throws {
-    let child = try await freeze(place)
-    incident.inFlight = try await observer.inFlight(pid: child.pid)
+    _ = try await freeze(place, &incident)
     try await crew.end(place, with: SIGKILL)
   }
 
-  private func freeze(_ place: Int) async throws -> ChildProcess {
+  /// Counts what it held when it came to stand still. A statement of its that is still under way changes that in one
+  /// direction only: what a record ends cannot be repeated, and of what a cut or a claim hands out it sends nothing as
+  /// long as it stands, nor later under a lease that has run out.
+  private func freeze(_ place: Int, _ incident: inout Incident) async throws -> ChildProcess {
     try await ready(place)
-    guard let child = crew.hold(place) else { throw ChaosError("dispatcher \(place) is not running") }
-    // A statement that it had sent comes to its end without it.
-    try await Task.sleep(for: .milliseconds(50))
+    guard let child = try await crew.hold(place) else { throw ChaosError("dispatcher \(place) is not running") }
+    do {
+      incident.inFlight = try await observer.inFlight(pid: child.pid)
+      // Asked afterwards: whose lease is there still has not been taken over before the count.
+      incident.victims = try await observer.dispatchers(pid: child.pid)
+    } catch {
+      crew.release(place, child)
+      throw error
+    }
     return child
   }
 
@@ -33,14 +41,15 @@ struct Saboteur: Sendable {
     _ random: inout SeededGenerator,
     _ incident: inout Incident
   ) async throws {
-    let child = try await freeze(place)
+    let child = try await freeze(place, &incident)
     defer { crew.release(place, child) }
-    incident.inFlight = try await observer.inFlight(pid: child.pid)
     if short {
       try await Task.sleep(for: .milliseconds(Int.random(in: 100...2000, using: &random)))
+      // Whose lease has survived this goes on, and may hold something else should it lose it later.
+      incident.victims.subtract(try await observer.dispatchers(pid: child.pid))
     } else {
       try await eventually("others take over from a stopped dispatcher", within: .seconds(40)) {
-        try await observer.int("SELECT count(*) FROM outbox.dispatcher WHERE pid = \(child.pid)") == 0
+        try await observer.dispatchers(pid: child.pid).isEmpty
       }
       try await Task.sleep(for: .milliseconds(Int.random(in: 0...500, using: &random)))
     }
@@ -67,12 +76,14 @@ struct Saboteur: Sendable {
   }
 
   /// After a crash, while dispatchers stand still: what has arrived, or is on its way, and is not recorded. A crash takes
-  /// back the last asynchronous commits: outcomes, and cuts.
+  /// back the last asynchronous commits: outcomes, cuts, and claims.
   /// - Parameter crash: nothing was taken back that had been committed long before.
   func exposed(since crash: ContinuousClock.Instant) async throws -> Set<Pair> {
     let inFlight = try await observer.inFlight().union(try await observer.uncut())
     try await Task.sleep(for: .milliseconds(100))
-    return inFlight.union(try await observer.unrecorded(arrived(crash), since: crash))
+    let arrived = arrived(crash)
+    return inFlight.union(try await observer.unrecorded(arrived, since: crash))
+      .union(try await observer.claimable(after: arrived))
   }
 
   /// Between one dispatcher and PostgreSQL.

@@ -62,9 +62,12 @@ extension Scene {
         try connection.execute("CREATE ROLE \(role(place)) LOGIN IN ROLE outbox_dispatcher")
       }
       try connection.execute(Publisher.schema)
-      // Nothing is given up for want of an answer, unless that is what the scene is about.
-      let timeout = fault == .receiverNetwork || fault == .mixed ? 6 : 30
-      return try addEndpoints(connection, port: receiverLink.port, secret: receiver.secret, timeoutSeconds: timeout)
+      return try addEndpoints(
+        connection,
+        port: receiverLink.port,
+        secret: receiver.secret,
+        timeoutSeconds: timeoutSeconds(fault)
+      )
     }
     var urls = (0..<Crew.size).map { servers.connectionString(user: role($0)) }
     var links: [Link] = []
@@ -104,6 +107,9 @@ extension Scene {
       seed: seed
     )
   }
+
+  /// Nothing is given up for want of an answer, unless that is what the scene is about.
+  static func timeoutSeconds(_ fault: Fault) -> Int { fault == .receiverNetwork || fault == .mixed ? 6 : 30 }
 
   /// A role for each dispatcher, so that its sessions can be told from others'.
   static func role(_ place: Int) -> String { "dispatcher\(place)" }

@@ -87,8 +87,14 @@ struct Scene: Sendable {
       let missing = try await observer.int(
         "SELECT missing FROM outbox.conservation(now() - interval '1 day', max_events => 10000000)"
       )
+      let mishaps = try await observer.mishaps(since: 0, timeout: Self.timeoutSeconds(fault))
       try await crew.dismiss()
-      let account = Account(journal: journal.snapshot, arrivals: mailbox.arrivals, incidents: incidents)
+      let account = Account(
+        journal: journal.snapshot,
+        arrivals: mailbox.arrivals,
+        incidents: incidents,
+        mishaps: mishaps
+      )
       let result = account.settle()
       var histories: [String] = []
       for pair in result.suspects { histories += try await observer.history(of: pair) }

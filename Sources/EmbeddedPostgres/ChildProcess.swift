@@ -74,6 +74,18 @@ package final class ChildProcess: Sendable {
     status.withLock { if $0 == nil { _ = kill(pid, number) } }
   }
 
+  /// Whether all its threads stand still, after SIGSTOP: each goes on until it next looks, and where processors are short
+  /// that takes a while.
+  package func isStopped() -> Bool {
+    status.withLock { status in
+      guard status == nil else { return false }
+      var info = siginfo_t()
+      // Left for whoever asks next (WNOWAIT).
+      let options = WSTOPPED | WNOHANG | WNOWAIT
+      return waitid(P_PID, id_t(pid), &info, options) == 0 && info.si_code == Int32(CLD_STOPPED)
+    }
+  }
+
   /// nil while the process is running.
   package func exitStatus() -> ExitStatus? {
     status.withLock { status in

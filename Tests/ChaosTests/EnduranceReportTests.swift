@@ -35,7 +35,7 @@ import Testing
       #expect(!report.holds && report.markdown.contains("FAILED"))
     }
     var exceeded = report()
-    exceeded.faults = [Injections(fault: .kill)]
+    exceeded.faults = [Injections(.fault(.kill))]
     #expect(exceeded.holds)
     exceeded.faults[0].exceeded = 1
     #expect(!exceeded.holds)

@@ -6,8 +6,8 @@ import Testing
   private let origin = ContinuousClock.now
 
   @Test func theLatestFaultThatCaughtItExplainsARepetitionOnce() {
-    let early = Caught(fault: .kill, began: origin, codes: [8, 16])
-    let late = Caught(fault: .crash, began: origin + .seconds(10), codes: [16, 24])
+    let early = Caught(cause: .fault(.kill), began: origin, codes: [8, 16])
+    let late = Caught(cause: .fault(.crash), began: origin + .seconds(10), codes: [16, 24])
     let repetitions = [(16, 11), (16, 12), (16, 13), (24, 5)].map { (code: UInt64($0.0), at: origin + .seconds($0.1)) }
     let explanation = Explanation(repetitions, [early, late])
     #expect(explanation.observed == [1, 1])
@@ -16,11 +16,14 @@ import Testing
   }
 
   @Test func noInjectionExplainsMoreThanItCaught() {
-    let caught = [Caught(fault: .kill, began: origin, codes: [8, 16]), Caught(fault: .kill, began: origin, codes: [])]
+    let caught = [
+      Caught(cause: .fault(.kill), began: origin, codes: [8, 16]),
+      Caught(cause: .fault(.kill), began: origin, codes: []),
+    ]
     let repetitions = [8, 8, 16, 24].map { (code: UInt64($0), at: origin + .seconds(1)) }
     let lines = Injections.lines(caught, Explanation(repetitions, caught))
     #expect(lines.count == 1)
-    #expect(lines[0].fault == .kill && lines[0].count == 2 && lines[0].bound == 2 && lines[0].repeated == 2)
+    #expect(lines[0].cause == .fault(.kill) && lines[0].count == 2 && lines[0].bound == 2 && lines[0].repeated == 2)
     #expect(lines[0].worst.repeated == 2 && lines[0].worst.bound == 2 && lines[0].exceeded == 0)
   }
 

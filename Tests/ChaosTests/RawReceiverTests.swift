@@ -66,6 +66,22 @@ import WebhookSignature
     #expect(try await receiver.cut(reset: true) == [])
   }
 
+  /// It was sent while the receiver was silent, and its sender may have given up since: read now, it would be answered in
+  /// vain.
+  @Test func aCutEndsWhatWasNotAcceptedYet() async throws {
+    defer { receiver.stop() }
+    receiver.become(.silent)
+    let waiting = try Client(receiver.port)
+    waiting.send(try request("/a", 1))
+    #expect(try await receiver.cut(reset: true) == [])
+    receiver.become(.fair)
+    let next = try Client(receiver.port)
+    next.send(try request("/a", 2))
+    #expect(next.status() == 200)
+    #expect(waiting.status() == nil)
+    #expect(box.seen.withLock { $0.arrivals } == [Pair(event: 2, endpoint: 0)])
+  }
+
   private func request(_ path: String, _ number: Int) throws -> [UInt8] {
     let body = Array(#"{"type":"t","data":{"n": \#(number)}}"#.utf8)
     let id = "01A20DA1-DDD2-726A-BC73-4379D14D5C85"

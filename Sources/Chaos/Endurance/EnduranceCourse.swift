@@ -14,6 +14,17 @@ struct EnduranceCourse: Sendable {
   private let began = ContinuousClock.now
   private let isOver = StopFlag()
 
+  /// What was done, and what went wrong of itself.
+  private struct Log {
+    var caught: [Caught] = []
+    /// See ``Incident/victims``.
+    var victims: Set<Int64> = []
+    var mishaps: [Mishap.Entry: Mishap] = [:]
+    /// When mishaps were last looked for, by the database's clock.
+    var looked = 0.0
+    var days = 0
+  }
+
   private var crew: Crew { saboteur.crew }
   private var observer: Observer { saboteur.observer }
 
@@ -35,9 +46,9 @@ struct EnduranceCourse: Sendable {
       for place in 0..<Crew.size { try await saboteur.ready(place) }
       async let publishing: Void = publish(keeper, logs)
       async let tenths = measure()
-      let (caught, days): ([Caught], Int)
+      var log = Log()
       do {
-        (caught, days) = try await disturb()
+        try await disturb(&log)
       } catch {
         // Otherwise nobody would tell the publishers, for whom the end of this scope waits.
         isOver.set()
@@ -50,8 +61,9 @@ struct EnduranceCourse: Sendable {
         "SELECT missing FROM outbox.conservation(now() - interval '1 day', max_events => 10000000)"
       )
       let measured = try await tenths
+      try await look(&log)
       try await crew.dismiss()
-      return report(caught, measured, days: days, missing: missing)
+      return report(log, measured, missing: missing)
     }
   }
 
@@ -82,35 +94,46 @@ struct EnduranceCourse: Sendable {
   // MARK: Disturbing
 
   /// Days and faults, one after the other, until the run is over.
-  private func disturb() async throws -> (caught: [Caught], days: Int) {
+  private func disturb(_ log: inout Log) async throws {
     var random = SeededGenerator(seed: run.seed, stream: 1)
-    var caught: [Caught] = []
     var deck: [Fault] = []
-    var days = 0
     var dayBegan = ContinuousClock.now
     var next = began + run.faultEvery
     var last = (count: 0, at: ContinuousClock.now)
     while !isOver.isSet, progress < 1, last.at + EnduranceRun.longestPause > .now {
       let count = tally.answeredCount
       if count > last.count { last = (count, .now) }
-      if progress * Double(EnduranceRun.days) >= Double(days + 1), dayBegan + EnduranceRun.shortestDay < .now {
-        days += 1
+      if progress * Double(EnduranceRun.days) >= Double(log.days + 1), dayBegan + EnduranceRun.shortestDay < .now {
+        // Before retention takes the last day's history, and as long as the time in it is that of the clock.
+        try await look(&log)
+        log.days += 1
         dayBegan = .now
-        run.tell("\(time) day \(days): \(try await clock.set(day: days, crew, observer))")
+        run.tell("\(time) day \(log.days): \(try await clock.set(day: log.days, crew, observer))")
       }
       if next <= .now {
         // Each kind once before any comes again.
         if deck.isEmpty { deck = EnduranceRun.faults.shuffled(using: &random) }
         let incident = try await inject(deck.removeLast(), &random)
-        caught.append(Caught(incident))
-        guard caught.reduce(0, { $0 + $1.codes.count }) <= Tally.caughtLimit else {
+        log.caught.append(Caught(incident))
+        log.victims.formUnion(incident.victims)
+        guard log.caught.reduce(0, { $0 + $1.codes.count }) <= Tally.caughtLimit else {
           throw ChaosError("faults caught more deliveries than can be remembered (\(Tally.caughtLimit))")
         }
         while next <= .now { next += run.faultEvery }
       }
       try await Task.sleep(for: .milliseconds(100))
     }
-    return (caught, days)
+  }
+
+  /// Notes what went wrong of itself since the last look.
+  private func look(_ log: inout Log) async throws {
+    let now = try await observer.serverTime()
+    // What was being written at the last look was not seen then.
+    for mishap in try await observer.mishaps(since: log.looked - 60, timeout: EnduranceRun.timeoutSeconds)
+    where log.mishaps[mishap.entry] == nil {
+      log.mishaps[mishap.entry] = mishap
+    }
+    log.looked = now
   }
 
   private func inject(_ fault: Fault, _ random: inout SeededGenerator) async throws -> Incident {
@@ -204,8 +227,12 @@ struct EnduranceCourse: Sendable {
     }
   }
 
-  private func report(_ caught: [Caught], _ tenths: [Tenth], days: Int, missing: Int) -> EnduranceReport {
+  private func report(_ log: Log, _ tenths: [Tenth], missing: Int) -> EnduranceReport {
     let state = tally.state.withLock { $0 }
+    let mishaps = Mishap.caught(Array(log.mishaps.values), except: log.victims)
+    for one in mishaps { run.tell("\(Int((one.began - began).seconds)) s: \(one.cause.name), \(one.codes.count) lost") }
+    // Last the faults: what one of them explains is its.
+    let caught = mishaps + log.caught
     let explanation = Explanation(state.repetitions, caught)
     var report = EnduranceReport()
     (report.command, report.seed) = (run.command, run.seed)
@@ -230,7 +257,7 @@ struct EnduranceCourse: Sendable {
       "repeated without a reason: event \($0.event) at \(Tally.paths[$0.endpoint])"
     }
     report.malformed = state.refused + state.renamed
-    (report.unbalanced, report.days) = (missing, days)
+    (report.unbalanced, report.days) = (missing, log.days)
     report.dispatchersEnded = crew.endsByItself
     report.seconds = tenths.reduce(0) { $0 + $1.seconds }
     report.tenths = tenths

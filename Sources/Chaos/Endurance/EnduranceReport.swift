@@ -93,7 +93,7 @@ package struct EnduranceReport: Sendable, Codable {
       "|---|---|---|---|---|",
     ]
     lines += faults.map {
-      "| \($0.fault.rawValue) | \($0.count) | \($0.bound) | \($0.repeated) | \($0.worst.repeated) of \($0.worst.bound) |"
+      "| \($0.cause.name) | \($0.count) | \($0.bound) | \($0.repeated) | \($0.worst.repeated) of \($0.worst.bound) |"
     }
     lines += [
       "", "## Tenths", "",

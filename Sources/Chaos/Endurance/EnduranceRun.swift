@@ -16,6 +16,7 @@ package struct EnduranceRun: Sendable {
   package var command = ""
   package var tell: @Sendable (String) -> Void = { _ in }
 
+  static let timeoutSeconds = 6
   /// Publishers wait while more deliveries than this are outstanding: it is delivery that is measured.
   static let backlogLimit = 15_000
   /// The database's days of a run, but for those that would be too short to see anything of retention.
@@ -97,7 +98,7 @@ package struct EnduranceRun: Sendable {
       let ids = try Tally.paths.enumerated().map { place, path in
         let rows = try connection.query(
           """
-          SELECT outbox.add_endpoint($1, secret => $2, ordered => $3, timeout => '6 s', max_in_flight => 64,
+          SELECT outbox.add_endpoint($1, secret => $2, ordered => $3, timeout => '\(Self.timeoutSeconds) s', max_in_flight => 64,
             max_attempts => 1000, max_age => '365 days', first_delay => '100 ms', multiplier => 1.5, longest_delay => '1 s',
             failure_threshold => 1000000, failure_rate => NULL, disable_after => NULL)
           """,

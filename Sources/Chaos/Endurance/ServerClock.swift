@@ -28,10 +28,12 @@ struct ServerClock: Sendable {
   /// Returns what maintenance did, in words.
   func set(day: Int, _ crew: Crew, _ observer: Observer) async throws -> String {
     try await crew.whileFrozen {
-      // A heartbeat that was on its way comes to its end.
-      try await Task.sleep(for: .milliseconds(50))
-      try await observer.execute("UPDATE outbox.dispatcher SET expires_at = expires_at + interval '1 day'")
-      try clock.set(bySeconds: day * 86_400)
+      // Locked until the clock is set: a heartbeat that is on its way reads the clock after that.
+      try await observer.transaction { connection in
+        try connection.execute("LOCK TABLE outbox.dispatcher IN EXCLUSIVE MODE")
+        try connection.execute("UPDATE outbox.dispatcher SET expires_at = expires_at + interval '1 day'")
+        try clock.set(bySeconds: day * 86_400)
+      }
     }
     // Dispatchers do this once a minute, by their own clocks: a day may be over before that.
     // A run that makes partitions holds locks that keep it from dropping others under load: the next one drops them.
