@@ -18,6 +18,15 @@ struct Publisher {
 
   private enum Kind {
     case single, several, rolledBack, savepoint, long, prepared, unprepared
+
+    var end: TransactionEnd {
+      switch self {
+      case .single, .several, .savepoint, .long: .commit
+      case .rolledBack: .rollBack
+      case .prepared: .prepareAndCommit
+      case .unprepared: .prepareAndRollBack
+      }
+    }
   }
 
   private let publisher: Int
@@ -52,7 +61,7 @@ struct Publisher {
     do {
       // Noted before the COMMIT is sent, so that it is known even if no answer comes.
       try work(kind, id, connected(), &transaction)
-      transaction.isCommitted = kind != .rolledBack && kind != .unprepared
+      transaction.isCommitted = kind.end.commits
     } catch let error as PostgresError {
       transaction.wasLookedUp = true
       transaction.isCommitted = try TransactionLookUp(gid: "chaos-\(id)", table: "app_transaction", id: id)
@@ -102,20 +111,7 @@ struct Publisher {
         [.text(key), .int8(Int64(count))]
       )
     }
-    try end(kind, "chaos-\(id)", connection)
-  }
-
-  private func end(_ kind: Kind, _ gid: String, _ connection: Connection) throws {
-    switch kind {
-    case .single, .several, .savepoint, .long: try connection.execute("COMMIT")
-    case .rolledBack: try connection.execute("ROLLBACK")
-    case .prepared:
-      try connection.execute("PREPARE TRANSACTION '\(gid)'")
-      try connection.execute("COMMIT PREPARED '\(gid)'")
-    case .unprepared:
-      try connection.execute("PREPARE TRANSACTION '\(gid)'")
-      try connection.execute("ROLLBACK PREPARED '\(gid)'")
-    }
+    try kind.end.carryOut("chaos-\(id)", connection)
   }
 
   private func insert(_ number: Int, _ key: String?, _ connection: Connection) throws {

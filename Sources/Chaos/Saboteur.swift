@@ -12,6 +12,23 @@ struct Saboteur: Sendable {
   /// What arrived since a crash, and ``Observer/margin`` before it: the crash may have taken back the record of it.
   let arrived: @Sendable (ContinuousClock.Instant) -> Set<Pair>
 
+  /// Any of the faults that do not depend on what receives.
+  func inject(
+    _ fault: Fault,
+    at place: Int,
+    _ random: inout SeededGenerator,
+    _ incident: inout Incident
+  ) async throws {
+    switch fault {
+    case .kill: try await kill(place, &incident)
+    case .zombie: try await stopAndContinue(place, short: random.happens(0.25), &random, &incident)
+    case .terminate: try await terminate(place, &incident)
+    case .crash: try await crash(&random, &incident)
+    case .databaseNetwork: try await disturbDatabase(place, &random, &incident)
+    default: preconditionFailure("\(fault.rawValue): not a fault of the saboteur's")
+    }
+  }
+
   /// Stopped first, so that what is in flight can be counted and does not change any more.
   func kill(_ place: Int, _ incident: inout Incident) async throws {
     _ = try await freeze(place, &incident)

@@ -37,11 +37,8 @@ extension Scene {
     let began = ContinuousClock.now
     var incident = Incident(fault: fault, began: began, ended: began)
     switch fault {
-    case .kill: try await saboteur.kill(place, &incident)
-    case .zombie: try await saboteur.stopAndContinue(place, short: random.happens(0.25), &random, &incident)
-    case .terminate: try await saboteur.terminate(place, &incident)
-    case .crash: try await saboteur.crash(&random, &incident)
-    case .databaseNetwork: try await saboteur.disturbDatabase(place, &random, &incident)
+    case .kill, .zombie, .terminate, .crash, .databaseNetwork:
+      try await saboteur.inject(fault, at: place, &random, &incident)
     case .receiverNetwork: try await disturbReceiver(&random, &incident)
     case .failover: try await failOver(&incident)
     case .diskFull: try await fillDisk(&random, &incident)

@@ -83,7 +83,7 @@ struct Scene: Sendable {
       let publishersEnd = ContinuousClock.now
       try await publishing
       if let failure { throw failure }
-      try await settle()
+      try await comeToRest()
       let missing = try await observer.int(
         "SELECT missing FROM outbox.conservation(now() - interval '1 day', max_events => 10000000)"
       )
@@ -127,26 +127,12 @@ struct Scene: Sendable {
     }
   }
 
-  /// Nothing new any more, and no faults: waits until all has come, or nothing comes.
-  private func settle() async throws {
+  private func comeToRest() async throws {
     mailbox.calmDown()
     receiverLink.close(share: 0)
     let expected = journal.committedCount * Mailbox.paths.count
-    var progress = (count: 0, at: ContinuousClock.now)
-    while mailbox.answeredCount < expected, progress.at + Self.patience > .now {
-      let count = mailbox.answeredCount
-      if count > progress.count { progress = (count, .now) }
-      try await Task.sleep(for: .milliseconds(50))
-    }
-    // Repetitions are still to come: whatever the database believes to be undone.
-    let deadline = ContinuousClock.now + .seconds(30)
-    while try await observer.int("(SELECT count(*) FROM outbox.batch) + (SELECT count(*) FROM outbox.delivery)") > 0,
-      deadline > .now
-    {
-      try await Task.sleep(for: .milliseconds(50))
-    }
+    try await settle(observer, expected: expected, patience: Self.patience) { mailbox.answeredCount }
   }
-
 }
 
 /// Set once, read by many.

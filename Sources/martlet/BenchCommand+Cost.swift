@@ -7,13 +7,11 @@ extension BenchCommand {
     static let configuration = CommandConfiguration(
       abstract: "What a delivery costs PostgreSQL, beside the bare insert of the same events."
     )
-    @Option(help: "Events.") var events = 100_000
+    @Option("Events.", 1...10_000_000) var events = 100_000
     @OptionGroup var body: BodyOptions
     @OptionGroup var times: RunOptions
     @OptionGroup var commit: CommitOptions
     @OptionGroup var output: BenchOutput
-
-    func validate() throws { try check("events", events, 1...10_000_000) }
 
     func run() async throws {
       var bench = CostBench(version: martletVersion)
@@ -29,14 +27,12 @@ extension BenchCommand {
     static let configuration = CommandConfiguration(
       abstract: "What an event costs the application's transaction, beside the same transaction without it."
     )
-    @Option(help: "How many clients at once.", transform: numbers(1...500)) var clients = [1, 2, 4, 8, 16]
-    @Option(help: "Rows, and events, of a transaction.", transform: numbers(1...100_000)) var sizes = [1, 1000]
-    @Option(help: "Seconds of each measurement.") var seconds = 3.0
+    @Option("How many clients at once.", 1...500) var clients = [1, 2, 4, 8, 16]
+    @Option("Rows, and events, of a transaction.", 1...100_000) var sizes = [1, 1000]
+    @Option("Seconds of each measurement.", 0.1...3600) var seconds = 3.0
     @OptionGroup var body: BodyOptions
     @OptionGroup var times: RunOptions
     @OptionGroup var output: BenchOutput
-
-    func validate() throws { try check("seconds", seconds, 0.1...3600) }
 
     func run() async throws {
       var bench = PublishBench(version: martletVersion)

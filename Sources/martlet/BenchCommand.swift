@@ -49,17 +49,12 @@ struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Empty a full log to nginx with one dispatcher, beside a bare libcurl loop."
     )
-    @Option(help: "Events in the log.") var events = 200_000
-    @Option(help: "Requests in flight, of the endpoint and of the bare loop.") var maxInFlight = 64
+    @Option("Events in the log.", 1...10_000_000) var events = 200_000
+    @Option("Requests in flight, of the endpoint and of the bare loop.", 1...4096) var maxInFlight = 64
     @OptionGroup var body: BodyOptions
     @OptionGroup var times: RunOptions
     @OptionGroup var commit: CommitOptions
     @OptionGroup var output: BenchOutput
-
-    func validate() throws {
-      try check("events", events, 1...10_000_000)
-      try check("max-in-flight", maxInFlight, 1...4096)
-    }
 
     func run() async throws {
       var bench = DrainBench(version: martletVersion)
@@ -76,16 +71,11 @@ struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "From commit to the first byte at the receiver, at a steady rate."
     )
-    @Option(help: "Events a second, one a transaction.") var rate = 100
-    @Option(help: "Seconds to measure.") var seconds = 30
+    @Option("Events a second, one a transaction.", 1...10_000) var rate = 100
+    @Option("Seconds to measure.", 1...3600) var seconds = 30
     @OptionGroup var times: RunOptions
     @OptionGroup var commit: CommitOptions
     @OptionGroup var output: BenchOutput
-
-    func validate() throws {
-      try check("rate", rate, 1...10_000)
-      try check("seconds", seconds, 1...3600)
-    }
 
     func run() async throws {
       var bench = LatencyBench(version: martletVersion)
@@ -100,11 +90,9 @@ struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "What a dispatcher with nothing to do costs, and the first event after the silence."
     )
-    @Option(help: "Seconds of silence.") var seconds = 30
+    @Option("Seconds of silence.", 1...7200) var seconds = 30
     @OptionGroup var times: RunOptions
     @OptionGroup var output: BenchOutput
-
-    func validate() throws { try check("seconds", seconds, 1...7200) }
 
     func run() async throws {
       var bench = IdleBench(version: martletVersion)

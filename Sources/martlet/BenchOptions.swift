@@ -42,16 +42,12 @@ struct BenchOutput: ParsableArguments {
 
 /// How often, for benchmarks that take little enough time.
 struct RunOptions: ParsableArguments {
-  @Option(help: "Runs; printed are the median of each figure, the lowest and the highest.") var runs = 5
-
-  func validate() throws { try check("runs", runs, 1...100) }
+  @Option("Runs; printed are the median of each figure, the lowest and the highest.", 1...100) var runs = 5
 }
 
 /// What is sent.
 struct BodyOptions: ParsableArguments {
-  @Option(help: "Bytes of each request's body.") var bytes = 500
-
-  func validate() throws { try check("bytes", bytes, 200...1_000_000) }
+  @Option("Bytes of each request's body.", 200...1_000_000) var bytes = 500
 }
 
 /// How long the dispatcher's own transactions take.
@@ -59,26 +55,37 @@ struct CommitOptions: ParsableArguments {
   @Flag(help: "The dispatcher waits for the disk with every cut and record.") var synchronousCommit = false
 }
 
-/// `10,100,1000`
-func numbers(_ range: ClosedRange<Int>) -> @Sendable (String) throws -> [Int] {
-  { text in
-    try text.split(separator: ",").map { part in
-      guard let number = Int(part), range.contains(number) else {
-        throw ValidationError("\"\(part)\" is not a number from \(range.lowerBound) to \(range.upperBound).")
-      }
-      return number
+extension Option {
+  /// A number of a range; any other is refused.
+  init(wrappedValue: Value, _ help: String, _ range: ClosedRange<Value>)
+  where Value: LosslessStringConvertible & Comparable & Sendable {
+    // Of what has a transformation the library does not tell the default.
+    let help = ArgumentHelp("\(help) (default: \(wrappedValue))")
+    self.init(wrappedValue: wrappedValue, help: help, transform: number(range))
+  }
+
+  /// One that may be left out.
+  init(_ help: String, _ range: ClosedRange<Int>) where Value == Int? {
+    self.init(help: ArgumentHelp(help), transform: number(range))
+  }
+
+  /// Several of them: `10,100,1000`
+  init(wrappedValue: [Int], _ help: String, _ range: ClosedRange<Int>) where Value == [Int] {
+    let help = ArgumentHelp("\(help) (default: \(wrappedValue.map(String.init).joined(separator: ",")))")
+    self.init(wrappedValue: wrappedValue, help: help) { text in
+      try text.split(separator: ",").map { try number(range)(String($0)) }
     }
   }
 }
 
-/// Refuses a number that is out of its range, naming the option.
-func check<Number: Comparable & CustomStringConvertible>(
-  _ option: String,
-  _ value: Number,
+private func number<Number: LosslessStringConvertible & Comparable & Sendable>(
   _ range: ClosedRange<Number>
-) throws {
-  guard range.contains(value) else {
-    throw ValidationError("--\(option) must be \(range.lowerBound) to \(range.upperBound).")
+) -> @Sendable (String) throws -> Number {
+  { text in
+    guard let number = Number(text), range.contains(number) else {
+      throw ValidationError("\"\(text)\" is not a number from \(range.lowerBound) to \(range.upperBound).")
+    }
+    return number
   }
 }
 

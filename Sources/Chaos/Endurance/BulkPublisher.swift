@@ -31,6 +31,15 @@ struct BulkPublisher {
 
   private enum Kind {
     case plain, rolledBack, savepoint, long, prepared, unprepared
+
+    var end: TransactionEnd {
+      switch self {
+      case .plain, .savepoint, .long: .commit
+      case .rolledBack: .rollBack
+      case .prepared: .prepareAndCommit
+      case .unprepared: .prepareAndRollBack
+      }
+    }
   }
 
   /// One event in so many has a key, of which each publisher has so many: deliveries of one key wait for each other, and
@@ -69,7 +78,7 @@ struct BulkPublisher {
       first: next,
       count: count,
       kept: kind == .savepoint ? count / 2 : count,
-      isCommitted: kind != .rolledBack && kind != .unprepared,
+      isCommitted: kind.end.commits,
       wasLookedUp: false
     )
     next += count
@@ -95,16 +104,7 @@ struct BulkPublisher {
       try connection.execute("ROLLBACK TO SAVEPOINT s")
     }
     if kind == .long { Thread.sleep(forTimeInterval: pause) }
-    switch kind {
-    case .plain, .savepoint, .long: try connection.execute("COMMIT")
-    case .rolledBack: try connection.execute("ROLLBACK")
-    case .prepared:
-      try connection.execute("PREPARE TRANSACTION 'bulk-\(id)'")
-      try connection.execute("COMMIT PREPARED 'bulk-\(id)'")
-    case .unprepared:
-      try connection.execute("PREPARE TRANSACTION 'bulk-\(id)'")
-      try connection.execute("ROLLBACK PREPARED 'bulk-\(id)'")
-    }
+    try kind.end.carryOut("bulk-\(id)", connection)
   }
 
   /// About 500 bytes as a request's body. The key is what ``key(of:)`` says.

@@ -56,7 +56,8 @@ struct EnduranceCourse: Sendable {
       }
       isOver.set()
       try await publishing
-      try await settle()
+      let expected = tally.committedCount * Tally.paths.count
+      try await settle(observer, expected: expected, patience: EnduranceRun.patience) { tally.answeredCount }
       let missing = try await observer.int(
         "SELECT missing FROM outbox.conservation(now() - interval '1 day', max_events => 10000000)"
       )
@@ -141,13 +142,8 @@ struct EnduranceCourse: Sendable {
     let began = ContinuousClock.now
     var incident = Incident(fault: fault, began: began, ended: began)
     switch fault {
-    case .kill: try await saboteur.kill(place, &incident)
-    case .zombie: try await saboteur.stopAndContinue(place, short: random.happens(0.25), &random, &incident)
-    case .terminate: try await saboteur.terminate(place, &incident)
-    case .crash: try await saboteur.crash(&random, &incident)
-    case .databaseNetwork: try await saboteur.disturbDatabase(place, &random, &incident)
     case .receiverNetwork: try await disturbReceiver(&random, &incident)
-    default: preconditionFailure("\(fault.rawValue): not a fault of this run")
+    default: try await saboteur.inject(fault, at: place, &random, &incident)
     }
     incident.ended = .now
     run.tell("\(time) \(fault.rawValue), in flight \(incident.inFlight.count), for \(text((.now - began).seconds)) s")
@@ -209,23 +205,6 @@ struct EnduranceCourse: Sendable {
   }
 
   // MARK: Ending
-
-  /// Waits until all has come, or nothing comes; then for what the database believes to be undone.
-  private func settle() async throws {
-    let expected = tally.committedCount * Tally.paths.count
-    var last = (count: 0, at: ContinuousClock.now)
-    while tally.answeredCount < expected, last.at + EnduranceRun.patience > .now {
-      let count = tally.answeredCount
-      if count > last.count { last = (count, .now) }
-      try await Task.sleep(for: .milliseconds(50))
-    }
-    let deadline = ContinuousClock.now + .seconds(30)
-    while try await observer.int("(SELECT count(*) FROM outbox.batch) + (SELECT count(*) FROM outbox.delivery)") > 0,
-      deadline > .now
-    {
-      try await Task.sleep(for: .milliseconds(50))
-    }
-  }
 
   private func report(_ log: Log, _ tenths: [Tenth], missing: Int) -> EnduranceReport {
     let state = tally.state.withLock { $0 }
