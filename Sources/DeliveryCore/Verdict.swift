@@ -30,7 +30,13 @@ package enum Verdict: Sendable, Equatable {
   ///
   /// Only 2xx is success (Standard Webhooks). `Retry-After` is honoured on 429 and 503, up to the policy's
   /// `longestRetryAfter`, and never shortens our own pause.
-  package init(_ result: AttemptResult, attempt: Int, age: Duration, policy: RetryPolicy, random: @autoclosure () -> Double) {
+  package init(
+    _ result: AttemptResult,
+    attempt: Int,
+    age: Duration,
+    policy: RetryPolicy,
+    random: @autoclosure () -> Double
+  ) {
     switch result {
     case .untried:
       self = .returned
