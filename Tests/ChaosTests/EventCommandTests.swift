@@ -18,15 +18,18 @@ import Testing
     }
     let listener = try await Listener()
     _ = try await database.addEndpoint(listener.url())
-    let time = try #require(try await database.rows("SELECT clock_timestamp() + interval '2 s'")[0][0])
-    #expect(try await publish(notBefore: time).status == 0)
-    let dispatcher = try MartletProcess.dispatcher(database)
-    try await eventually("it waits") {
-      try await database.int("SELECT count(*) FROM outbox.delivery_status WHERE status = 'waiting'") == 1
+    // One is due in an hour, the other while somebody waits for it: on a busy machine perhaps before the dispatcher is there.
+    for delay in ["1 h", "2 s"] {
+      let time = try #require(try await database.rows("SELECT clock_timestamp() + interval '\(delay)'")[0][0])
+      #expect(try await publish(notBefore: time).status == 0)
     }
-    try await eventually("it has arrived") { listener.accepted().count == 1 }
-    try await eventually("it is recorded") { try await database.isSettled() }
-    let early = "SELECT count(*) FROM outbox.attempt WHERE at < (SELECT not_before FROM outbox.event)"
+    let dispatcher = try MartletProcess.dispatcher(database)
+    try await eventually("one has arrived, and is recorded") {
+      try await database.int("SELECT count(*) FROM outbox.attempt") == 1
+    }
+    #expect(try await database.int("SELECT count(*) FROM outbox.delivery_status WHERE status = 'waiting'") == 1)
+    #expect(listener.accepted().count == 1)
+    let early = "SELECT count(*) FROM outbox.attempt a JOIN outbox.event e ON e.id = a.event_id WHERE at < not_before"
     #expect(try await database.int(early) == 0)
     dispatcher.signal(SIGTERM)
     #expect(await dispatcher.waitForExit() == 0)

@@ -4,8 +4,9 @@ import Testing
 
 /// Whole systems under a scheduler that a seed drives; see docs/simulation.md. One after the other: each takes all processors.
 @Suite(.serialized) struct SimulationTests {
-  /// `MARTLET_SEEDS` says how many (10,000), `MARTLET_SEED` where they begin, `MARTLET_HOURS` instead for how long: a failure
-  /// names its seed, and MARTLET_SEED=… MARTLET_SEEDS=1 replays it.
+  /// `MARTLET_SEEDS` says how many (10,000), `MARTLET_SEED` where they begin, `MARTLET_HOURS` instead for how long, and
+  /// `MARTLET_FAILURES` after how many violations it ends (5): each names its seed, and MARTLET_SEED=… MARTLET_SEEDS=1
+  /// replays it.
   @Test func everySeedKeepsTheInvariants() async throws {
     let environment = ProcessInfo.processInfo.environment
     let first = environment["MARTLET_SEED"].flatMap(UInt64.init) ?? 1
@@ -15,6 +16,7 @@ import Testing
     let report = await simulate(
       hours == nil ? first..<first + count : first..<UInt64.max,
       mutation: mutation,
+      failuresWanted: environment["MARTLET_FAILURES"].flatMap(Int.init) ?? 5,
       end: hours.map { .now + .seconds(3600 * $0) }
     )
     print(report.summary)
@@ -56,7 +58,7 @@ struct SimulationReport: Sendable {
   }
 }
 
-/// Runs the seeds on as many threads as there are processors. Stops at the fifth violation.
+/// Runs the seeds on as many threads as there are processors. Stops after `failuresWanted` violations.
 func simulate(
   _ seeds: Range<UInt64>,
   mutation: Mutation? = nil,
