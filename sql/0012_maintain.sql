@@ -110,7 +110,7 @@ END $$;
 
 -- Creates partitions ahead, drops those past retention, deletes old dead letters and expired secrets, trims outbox.position
 -- and outbox.proof. What a proof has still to look for stays until then (outbox.prove), whatever its age. Any number may
--- run; one works. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
+-- run; one works. A run creates or drops days of one table only. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
 -- queue behind somebody's long transaction. Returns what it did, a line each; what is left, the next run does.
 -- What takes long comes first, what locks the log last: its locks are held until the end.
 -- SECURITY DEFINER: the dispatcher runs it, and must not otherwise be able to alter the schema.
@@ -192,13 +192,16 @@ BEGIN
     RETURN NEXT;
   END;
 
+  -- Here and below, one table's lock at a time: who already holds another one that a cut or a record waits for, as whoever has
+  -- just created a day does, and waits for this one, which they hold, would be waited for in a circle.
   FOR p IN
     SELECT parent.name AS parent, d.day::date AS day
     FROM unnest('{event,attempt_packed,attempt_single}'::text[]) parent(name),
          generate_series(today, today + outbox.setting('partitions_ahead')::int, interval '1 day') d(day)
     WHERE NOT EXISTS (SELECT FROM outbox.partitions() x WHERE x.parent = parent.name AND x.day = d.day::date)
-    ORDER BY 2, 1
+    ORDER BY 1, 2
   LOOP
+    EXIT WHEN locked AND subject NOT LIKE p.parent || '%';
     subject := p.parent || '_' || to_char(p.day, 'YYYYMMDD');
     BEGIN
       PERFORM outbox.add_partition(p.parent, p.day);
@@ -212,8 +215,6 @@ BEGIN
     EXIT WHEN action = 'postponed (locked)';
   END LOOP;
 
-  -- One table's lock at a time: who already holds another one that a cut or a record waits for, as whoever has just created
-  -- a day does, and waits for this one, which they hold, would be waited for in a circle.
   FOR p IN
     SELECT x.parent, x.partition, x.day FROM outbox.partitions() x
     WHERE NOT locked AND x.day < CASE x.parent WHEN 'event' THEN first_event_day ELSE first_attempt_day END
@@ -290,5 +291,7 @@ BEGIN
   RETURN pending;
 END $$;
 
+SELECT * FROM outbox.maintain();
+SELECT * FROM outbox.maintain();
 SELECT * FROM outbox.maintain();
 COMMIT;

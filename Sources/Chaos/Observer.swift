@@ -1,5 +1,6 @@
 import EmbeddedPostgres
 import Foundation
+import OutboxStore
 import Postgres
 
 /// What the database is asked, apart from all faults: how much was in flight when one took effect.
@@ -203,6 +204,9 @@ struct Observer: Sendable {
       try connection.query("SELECT extract(epoch FROM clock_timestamp())::float8").double(0, 0) ?? 0
     }
   }
+
+  /// Returns what was done, a line each.
+  func maintain() async throws -> [String] { try await patiently { try OutboxStore($0).maintainAll() } }
 
   func execute(_ sql: String) async throws { try await patiently { try $0.execute(sql) } }
 

@@ -89,8 +89,8 @@ extension Scene {
         log: logs.appendingPathComponent("migrate-\(index).log")
       )
     }
-    // The last day's partitions of both, so that there is something to make.
-    for table in ["event", "attempt"] {
+    // The last day's partitions of each, so that there is something to make.
+    for table in ["event", "attempt_packed", "attempt_single"] {
       try await observer.execute(
         """
         DO $$ BEGIN
@@ -100,7 +100,7 @@ extension Scene {
         """
       )
     }
-    try await observer.execute("SELECT outbox.maintain()")
+    _ = try await observer.maintain()
     for child in children {
       guard try await child.waitForExit(within: .seconds(30)) == .exited(0) else {
         throw ChaosError("`martlet migrate` failed while dispatchers were running")

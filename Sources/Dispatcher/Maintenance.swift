@@ -47,7 +47,7 @@ struct Maintenance {
   }
 
   private func maintain(_ session: Session) async throws {
-    let actions = try await session.withConnection { try OutboxStore($0).maintain() }
+    let actions = try await session.withConnection { try OutboxStore($0).maintainAll() }
     for action in actions {
       logger.log(
         level: action.hasPrefix("failed") ? .error : .info,

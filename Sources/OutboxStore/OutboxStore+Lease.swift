@@ -101,6 +101,19 @@ extension OutboxStore {
     return (0..<rows.count).map { "\(rows.string($0, 0) ?? "") \(rows.string($0, 1) ?? "")" }
   }
 
+  /// ``maintain()`` until there is nothing left to create or to drop, a transaction for each table, or another has it to do.
+  /// Returns what was done in all, a line each; what is kept or postponed, once.
+  package func maintainAll() throws(PostgresError) -> [String] {
+    var done: [String] = []
+    // A table with days to make and one with days to drop, of each of the three; and once more, to see that it is all.
+    for _ in 0..<7 {
+      let actions = try maintain()
+      done += actions.filter { !done.contains($0) }
+      if !actions.contains(where: { $0.hasPrefix("created") || $0.hasPrefix("dropped") }) { break }
+    }
+    return done
+  }
+
   package func stampSubscriptions() throws(PostgresError) {
     _ = try connection.query("SELECT outbox.stamp_subscriptions()")
   }

@@ -36,15 +36,6 @@ struct ServerClock: Sendable {
       }
     }
     // Dispatchers do this once a minute, by their own clocks: a day may be over before that.
-    // A run that makes partitions holds locks that keep it from dropping others under load: the next one drops them.
-    var said: [String] = []
-    for _ in 0..<3 {
-      let actions = try await observer.text(
-        "SELECT string_agg(m.action || ' ' || m.subject, ', ') FROM outbox.maintain() m"
-      )
-      if !actions.isEmpty { said.append(actions) }
-      if !actions.contains("postponed") { break }
-    }
-    return said.joined(separator: "; ")
+    return try await observer.maintain().joined(separator: ", ")
   }
 }

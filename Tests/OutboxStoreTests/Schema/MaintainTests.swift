@@ -11,7 +11,7 @@ import Testing
       #expect(try await client.int(count) == 12)
       #expect(try await maintain(client) == [])
       try await client.execute("UPDATE outbox.setting SET value = '5' WHERE name = 'partitions_ahead'")
-      #expect(try await maintain(client).filter { $0.hasPrefix("created") }.count == 6)
+      #expect(try await client.store { try $0.maintainAll() }.filter { $0.hasPrefix("created") }.count == 6)
       #expect(try await client.int(count) == 18)
     }
   }
@@ -133,7 +133,7 @@ import Testing
     try await withDatabase { database in
       let (first, second) = (database.client(), database.client())
       try await first.execute("UPDATE outbox.setting SET value = '4' WHERE name = 'partitions_ahead'; BEGIN")
-      #expect(try await maintain(first).count == 3)
+      #expect(try await maintain(first).count == 1)
       #expect(try await maintain(second) == [])
       try await first.execute("COMMIT")
     }
