@@ -3,16 +3,9 @@ import Testing
 
 /// docs/security.md promises tests by name. They must be there, or the promise is empty.
 @Suite struct SecurityDocumentTests {
-  private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent()
-
-  private static func text(_ path: String) throws -> String {
-    try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
-  }
-
   /// The names of all functions with `@Test`.
   private static func tests() throws -> Set<String> {
-    let folder = root.appendingPathComponent("Tests")
+    let folder = Repository.root.appendingPathComponent("Tests")
     let files =
       FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil)?.compactMap { $0 as? URL } ?? []
     var names: Set<String> = []
@@ -27,7 +20,7 @@ import Testing
   }
 
   @Test func everyTestNamedInSecurityDocumentExists() throws {
-    let rows = try Self.text("docs/security.md").split(separator: "\n").filter { $0.hasPrefix("|") }
+    let rows = try Repository.text("docs/security.md").split(separator: "\n").filter { $0.hasPrefix("|") }
     let tests = try Self.tests()
     #expect(tests.count > 500 && tests.contains("everyTestNamedInSecurityDocumentExists"))
     var named: Set<String> = []
@@ -40,13 +33,13 @@ import Testing
     }
     #expect(named.count > 60)
     #expect(named.subtracting(tests).sorted() == [])
-    let elsewhere = try Self.text("docs/security.md").matches(of: /\(`(\w+)`\)/).map { String($0.1) }
+    let elsewhere = try Repository.text("docs/security.md").matches(of: /\(`(\w+)`\)/).map { String($0.1) }
     #expect(!elsewhere.isEmpty && Set(elsewhere).isSubset(of: tests))
   }
 
   /// Whoever adds a dependency has to write it down here, and in docs/security.md.
   @Test func dependenciesAreTheSixThatTheDocumentSpeaksOf() throws {
-    let urls = try Self.text("Package.swift").matches(of: /\.package\(url: "([^"]+)"/).map { String($0.1) }
+    let urls = try Repository.text("Package.swift").matches(of: /\.package\(url: "([^"]+)"/).map { String($0.1) }
     #expect(
       urls.sorted()
         == [
@@ -55,6 +48,6 @@ import Testing
           "https://github.com/swhitty/FlyingFox", "https://github.com/swift-server/swift-service-lifecycle",
         ].sorted()
     )
-    #expect(try Self.text("docs/security.md").contains("six dependencies"))
+    #expect(try Repository.text("docs/security.md").contains("six dependencies"))
   }
 }
