@@ -11,10 +11,10 @@ import Testing
   @Test func whatGrowsOrSlowsDownFails() {
     #expect(!report { $0[9].medianPerSecond *= 0.94 }.holds)
     #expect(!report { $0[9].dispatcherBytes = $0[0].dispatcherBytes * 112 / 100 }.holds)
-    #expect(!report { $0[9].postgresBytes = $0[0].postgresBytes * 112 / 100 }.holds)
+    #expect(!report { $0[7].postgresBytes = $0[0].postgresBytes * 112 / 100 }.holds)
     #expect(!report { $0[7].sizes[0].indexBytes += 200_000 }.holds)
     // Days fill up first.
-    #expect(report { $0[0].sizes = [] }.holds)
+    #expect(report { ($0[0].sizes, $0[0].postgresBytes) = ([], 1) }.holds)
   }
 
   @Test func aRunTooShortToSettleIsJudgedByWhatArrivedAlone() {
