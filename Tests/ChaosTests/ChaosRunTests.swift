@@ -13,7 +13,9 @@ extension KillTests {
 
   /// Too short for its trends to be judged: what arrived is.
   @Test func aShortEnduranceRunHolds() async throws {
-    try await chaos("endurance", "--deliveries", "30000", "--duration", "90s", "--fault-every", "3s")
+    // By time: a machine to itself makes 30,000 deliveries before the first fault.
+    let run = try await chaos("endurance", "--deliveries", "1000000", "--duration", "30s", "--fault-every", "3s")
+    #expect(run.errors.contains(", in flight "), "no fault was made: \(run.errors)")
   }
 
   @Test func wrongOptionsOfAnEnduranceRunAreRefused() async throws {
@@ -31,10 +33,12 @@ extension KillTests {
     try await chaos("clock", "--rounds", "2", "--seed", "6")
   }
 
-  private func chaos(_ arguments: String...) async throws {
+  @discardableResult
+  private func chaos(_ arguments: String...) async throws -> MartletProcess.Result {
     let run = try await MartletProcess.run(["chaos"] + arguments)
     #expect(run.status == 0, "\(run.output)\(run.errors)")
     #expect(!run.output.contains("not measured"), "\(run.output)")
     print(run.output)
+    return run
   }
 }

@@ -127,7 +127,9 @@ final class EngineLoop {
       {
         continue
       }
-      let completion = transfer.completion(code: code, now: now)
+      // libcurl goes by its own readings of the clock. By ours from before it acted, a request would seem to have timed out
+      // before its time if the process stood still in between.
+      let completion = transfer.completion(code: code, now: .now())
       var overHTTP2: Bool?
       if case .response = completion.outcome { overHTTP2 = transfer.usedHTTP2 }
       completions.append(completion)

@@ -65,8 +65,7 @@ final class MultiDriver {
   }
 
   /// Waits until something happens, libcurl's own timer included, and lets libcurl act on it.
-  /// - Returns: the time after that. libcurl goes by its own readings of the clock: were this one from before, a request
-  ///   would seem to have timed out before its time if the process stood still in between.
+  /// - Returns: the time after waiting.
   func turn(longestMilliseconds: Int) -> MonotonicInstant {
     var milliseconds = longestMilliseconds
     if let timer, milliseconds > 0 { milliseconds = min(milliseconds, now.milliseconds(until: timer)) }
@@ -89,7 +88,7 @@ final class MultiDriver {
       self.timer = nil
       curl_multi_socket_action(multi, curl_socket_t(CURL_SOCKET_TIMEOUT), 0, &running)
     }
-    return .now()
+    return now
   }
 
   /// The next exchange that has ended. The message is good until its handle is removed.
