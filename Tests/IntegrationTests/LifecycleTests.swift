@@ -159,12 +159,14 @@ import Testing
     try await database.execute(
       """
       CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        IF (SELECT payload ->> 'n' FROM outbox.event e WHERE e.id = NEW.event_id) = '7' AND NEW.outcome = 'delivered' THEN
+        IF coalesce(to_jsonb(NEW) ->> 'outcome', 'delivered') = 'delivered' AND EXISTS (
+          SELECT FROM outbox.event e WHERE e.payload ->> 'n' = '7'
+            AND (to_jsonb(NEW) ->> 'event_id' = e.id::text OR to_jsonb(NEW) -> 'event_ids' ? e.id::text)) THEN
           RAISE EXCEPTION 'not this one' USING ERRCODE = 'data_exception';
         END IF;
         RETURN NEW; END $$;
       DO $$ DECLARE p text; BEGIN
-        FOR p IN SELECT partition FROM outbox.partitions() WHERE parent = 'attempt' LOOP
+        FOR p IN SELECT partition FROM outbox.partitions() WHERE parent LIKE 'attempt%' LOOP
           EXECUTE format('CREATE TRIGGER refuse BEFORE INSERT ON outbox.%I FOR EACH ROW EXECUTE FUNCTION public.refuse()', p);
         END LOOP; END $$;
       GRANT EXECUTE ON FUNCTION public.refuse() TO PUBLIC;
