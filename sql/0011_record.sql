@@ -25,9 +25,10 @@ $$;
 -- Refuses a dispatcher without a lease. Locks: its lease, shared; its recorder's lock; the rows of endpoints that may have
 -- to be disabled; ordered endpoints concerned; rows of endpoint_health. In this order, and each in the order of ids, so that
 -- neither two recorders nor a recorder and somebody who changes an endpoint can wait for each other.
--- Indexes: attempt_packed_second and attempt_single_event (if `again`), delivery_pkey, delivery_key, event_pkey, batch_pkey, endpoint_pkey, endpoint_health_pkey.
+-- Indexes: delivery_pkey, delivery_key, event_pkey, batch_pkey, endpoint_pkey, endpoint_health_pkey; if `again`,
+-- attempt_packed_second and attempt_single_event.
 --
--- Of what may be packed, it packs what is not too little: so many of a batch and of a second (outbox.attempt_packed).
+-- Packs what may be packed where there are at least `worth_packing` of a batch and a second (outbox.attempt_packed).
 CREATE FUNCTION outbox.record(
   dispatcher bigint, event_ids uuid[], endpoint_ids bigint[], batch_ids bigint[], attempts int[], outcomes text[],
   statuses int[], durations_ms int[], errors text[], responses text[], retry_in_ms bigint[], reasons text[],

@@ -110,8 +110,9 @@ END $$;
 
 -- Creates partitions ahead, drops those past retention, deletes old dead letters and expired secrets, trims outbox.position
 -- and outbox.proof. What a proof has still to look for stays until then (outbox.prove), whatever its age. Any number may
--- run; one works. A run creates or drops days of one table only. What cannot get its lock at once is left for the next run, so that maintenance never makes publishers
--- queue behind somebody's long transaction. Returns what it did, a line each; what is left, the next run does.
+-- run; one works. A run creates or drops days of one table only. What cannot get its lock at once is left for the next run,
+-- so that maintenance never makes publishers queue behind somebody's long transaction. Returns what it did, a line each;
+-- what is left, the next run does: call it until it creates and drops nothing.
 -- What takes long comes first, what locks the log last: its locks are held until the end.
 -- SECURITY DEFINER: the dispatcher runs it, and must not otherwise be able to alter the schema.
 CREATE FUNCTION outbox.maintain() RETURNS TABLE (action text, subject text)
@@ -291,7 +292,7 @@ BEGIN
   RETURN pending;
 END $$;
 
-SELECT * FROM outbox.maintain();
+SELECT * FROM outbox.maintain();  -- a table each
 SELECT * FROM outbox.maintain();
 SELECT * FROM outbox.maintain();
 COMMIT;

@@ -149,7 +149,7 @@ BEGIN
   RETURN QUERY
     SELECT CASE WHEN d.day <= (now AT TIME ZONE 'UTC')::date THEN 'warning' ELSE 'info' END, 'missing partition', t.parent || '_' || to_char(d.day, 'YYYYMMDD'),
       'this partition should exist by now; until it does, its rows go to the DEFAULT partition (nothing is lost)',
-      'SELECT * FROM outbox.maintain(); makes it, unless a long transaction is in the way; that is named here too.'
+      'SELECT * FROM outbox.maintain(); makes it, one table at a time: call it until it returns nothing. A long transaction may be in the way; that is named here too.'
     FROM unnest('{event,attempt_packed,attempt_single}'::text[]) t(parent),
          generate_series((now AT TIME ZONE 'UTC')::date, (now AT TIME ZONE 'UTC')::date + 1, interval '1 day') d(day)
     WHERE NOT EXISTS (SELECT FROM outbox.partitions() x WHERE x.parent = t.parent AND x.day = d.day::date);
