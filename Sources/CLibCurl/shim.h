@@ -2,6 +2,10 @@
 #ifndef MARTLET_CLIBCURL_SHIM_H
 #define MARTLET_CLIBCURL_SHIM_H
 
+// Swift's Glibc module first: the system's headers that it holds are then its own, and a file that imports Glibc alone
+// finds `SOCK_STREAM` whichever of the two modules the compiler happens to load first.
+#pragma clang module import SwiftGlibc
+
 // The type-checking macros would wrap the calls below in statement expressions that deprecation warnings leak out of.
 #define CURL_DISABLE_TYPECHECK 1
 #include <curl/curl.h>
