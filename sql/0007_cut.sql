@@ -3,6 +3,20 @@ BEGIN;
 SELECT pg_advisory_xact_lock(1296126548, 1);
 SELECT outbox.begin_migration(7, 'cut');
 
+-- Waits for a transaction that writes to begin or end: looks every `pause` seconds, `rounds` times, and returns the snapshot as
+-- soon as it is not `seen`. Its own snapshot holds back the removal of dead rows as long as that; call it for moments.
+CREATE FUNCTION outbox.watch(seen text, pause double precision, rounds int) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  slept text;
+BEGIN
+  FOR round IN 1..rounds LOOP
+    slept := pg_sleep(pause);  -- as an expression, at two thirds of what PERFORM costs
+    EXIT WHEN pg_current_snapshot()::text IS DISTINCT FROM seen;
+  END LOOP;
+  RETURN pg_current_snapshot()::text;
+END $$;
+
 -- The cut: takes up to `max_events` committed events that were not taken before, in the order (tx, id), and moves the
 -- position past them. What may go straight out becomes one batch, leased to this dispatcher, and is returned; all other
 -- pairs of event and endpoint become rows of outbox.delivery. Exactly once for every committed event, never for one that

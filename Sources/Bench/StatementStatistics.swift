@@ -69,7 +69,7 @@ struct StatementStatistics: Sendable {
   private static func kind(of query: String) -> String {
     for step in ["cut", "claim", "record", "heartbeat", "waiting", "settle", "maintain"]
     where query.contains("outbox.\(step)(") { return step }
-    if query.contains("pg_current_snapshot()::text") { return "poll" }
+    if query.contains("pg_current_snapshot()::text") || query.contains("outbox.watch(") { return "poll" }
     if query.hasPrefix("INSERT INTO outbox.event") || query.hasPrefix("INSERT INTO bench_floor") { return "publish" }
     return "other"
   }

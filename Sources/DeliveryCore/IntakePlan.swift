@@ -8,7 +8,8 @@
 ///   than park its events in the database; where it does not, cut and let them be parked: nobody waits for a slow one. Nor
 ///   for a fast one, if there is somebody to wait: an endpoint that keeps up, and whose events may stand behind in the log.
 /// * When the log is exhausted, poll: every millisecond while events flow, less and less often as they fail to come. A
-///   poll only asks whether any transaction has begun or ended; if none has, there is nothing to cut.
+///   poll only asks whether any transaction has begun or ended; if none has, there is nothing to cut. When nothing else
+///   is to be expected either, the server watches in our place, and answers when there is news.
 package struct IntakePlan {
   package struct Limits: Sendable {
     package var eventsPerCut = 500
@@ -29,7 +30,9 @@ package struct IntakePlan {
     /// How often a rate-limited endpoint with all slots taken is looked at; no question to the database.
     package var slotPoll: Duration = .milliseconds(5)
     package var shortestPoll: Duration = .milliseconds(1)
-    package var longestPoll: Duration = .milliseconds(20)
+    package var longestPoll: Duration = .milliseconds(16)
+    /// How long the server may keep us waiting for news. So long, nothing else is taken in, and nobody stops.
+    package var longestWatch: Duration = .milliseconds(200)
     /// How long a full but fast endpoint may hold up the cut. Up to `longestPatience` if it is known to be fast: a machine
     /// that stumbles for a moment is no reason to park its events.
     package var patience: Duration = .milliseconds(100)
@@ -48,6 +51,8 @@ package struct IntakePlan {
     case cut(events: Int, direct: Int, perEndpoint: Int, busy: [Int64], slots: [Int])
     /// Ask whether anything at all has happened in the database.
     case poll
+    /// Let the server ask that, as often as the first says, and answer when something has, or the second has passed.
+    case watch(every: Duration, upTo: Duration)
     case wait(Duration)
     /// Wait until the endpoint has room for that many more, at most this long.
     case waitForRoom(endpoint: Int64, slots: Int, Duration)
@@ -163,7 +168,13 @@ package struct IntakePlan {
   private mutating func nextCut<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
     if exhausted && !hasNews {
       let pause = min(max((now - lastEvent) / 16, limits.shortestPoll), limits.longestPoll)
-      if now < lastPoll + pause { return .wait(min(lastPoll + pause, nextLook) - now) }
+      if now < lastPoll + pause {
+        let nothingElse = min(now + limits.longestWatch, nextLook, lastCut + limits.cutEvery, due.values.min() ?? nextLook)
+        if pause == limits.longestPoll, flight.held == 0, now + pause <= nothingElse {
+          return .watch(every: pause, upTo: nothingElse - now)
+        }
+        return .wait(min(lastPoll + pause, nextLook) - now)
+      }
       if now < lastCut + limits.cutEvery { return .poll }
     }
     // Of a small memory a quarter is as much as can be hoped for.

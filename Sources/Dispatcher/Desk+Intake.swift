@@ -27,6 +27,9 @@ extension Desk {
     }
   }
 
+  /// The snapshot at which there was nothing to cut; nil if there may be something.
+  var exhaustedAt: String? { withState { $0.exhaustedAt } }
+
   /// Notes a poll's snapshot. A cut that came back empty saw all that the poll before it saw, so until the snapshot changes
   /// there is nothing to cut. (It may also have given way to another dispatcher that was cutting; should that one stop
   /// there and then without a trace, `IntakePlan.Limits.cutEvery` brings the next cut.)

@@ -5,6 +5,7 @@ import Postgres
 /// What the threads of a dispatcher ask the database. `OutboxStore` asks PostgreSQL; simulations have a model of it.
 protocol DispatchStore {
   func snapshot() throws(PostgresError) -> String
+  func watch(_ seen: String?, every pause: Duration, upTo longest: Duration) throws(PostgresError) -> String
   func waiting() throws(PostgresError) -> [(endpoint: Int64, dueIn: Duration)]
   func changed(since known: [(id: Int64, version: Int64)]) throws(PostgresError) -> [Int64]
   func endpoints(_ ids: [Int64]) throws(PostgresError) -> [EndpointSettings]

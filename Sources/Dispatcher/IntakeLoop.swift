@@ -44,6 +44,10 @@ struct IntakeLoop {
       return .done(())
     case .poll:
       return database.step { store throws(PostgresError) in desk.polled(try store.snapshot()) }
+    case .watch(let pause, let longest):
+      return database.step { store throws(PostgresError) in
+        desk.polled(try store.watch(desk.exhaustedAt, every: pause, upTo: longest))
+      }
     case .look:
       return database.step { store throws(PostgresError) in
         desk.looked(try store.waiting())

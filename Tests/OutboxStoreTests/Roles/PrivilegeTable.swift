@@ -127,7 +127,7 @@ enum PrivilegeTable {
     outbox.resync() outbox.rotate_secret() outbox.sealed_by() outbox.set_endpoint_state() outbox.setting()
     outbox.settle() outbox.spend() outbox.stamp_subscriptions() outbox.too_large_to_compare()
     outbox.transform_name() outbox.transform_problem() outbox.transformed() outbox.url_origin()
-    outbox.url_problem() outbox.uuid_floor() outbox.uuid_second() outbox.uuid_time() outbox.waiting() outbox.wake()
+    outbox.url_problem() outbox.uuid_floor() outbox.uuid_second() outbox.uuid_time() outbox.waiting() outbox.wake() outbox.watch()
       dispatcher: execute
       operator: execute
 

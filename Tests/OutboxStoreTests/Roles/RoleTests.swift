@@ -135,6 +135,7 @@ import Testing
         _ = try store.recover()
         _ = try store.heartbeat(dispatcher: worker.id, lease: .seconds(60))
         _ = try store.waiting()
+        _ = try store.watch(nil, every: .milliseconds(1), upTo: .milliseconds(2))
         _ = try store.resync(dispatcher: worker.id, held: [])
         _ = try store.maintain()
         try store.stampSubscriptions()

@@ -181,7 +181,7 @@ import Testing
         "SELECT outbox.cut(\(dispatcher), 10, 0, 10, 100000)", "SELECT outbox.cut(\(dispatcher), 10, 10, 10, 100000)",
         "SELECT outbox.claim(\(dispatcher), '{\(endpoint),\(other)}', '{5,5}', '{NULL,NULL}')",
         "SELECT outbox.record(\(dispatcher), \(failed))", "SELECT outbox.record(\(dispatcher), \(none))",
-        "SELECT outbox.waiting()",
+        "SELECT outbox.waiting()", "SELECT outbox.watch('', 0.001, 2)",
         "SELECT outbox.heartbeat(\(dispatcher))", "SELECT outbox.resync(\(dispatcher), '{}', '{}', 1)",
         "SELECT outbox.maintain()",
         "SELECT outbox.stamp_subscriptions()", "SELECT outbox.reconcile()",

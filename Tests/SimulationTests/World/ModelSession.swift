@@ -110,6 +110,17 @@ final class ModelSession: DispatchStore {
 
   func snapshot() throws(PostgresError) -> String { try call { database, _ in database.snapshot.text } }
 
+  /// The real server sleeps, and then looks; here each look also crosses the network.
+  func watch(_ seen: String?, every pause: Duration, upTo longest: Duration) throws(PostgresError) -> String {
+    for _ in 0..<max(1, Int(longest / pause)) {
+      world.scheduler.sleep(Int(pause.wholeMicroseconds))
+      host.thaw()
+      let current = try snapshot()
+      if current != seen { return current }
+    }
+    return try snapshot()
+  }
+
   func waiting() throws(PostgresError) -> [(endpoint: Int64, dueIn: Duration)] {
     try call { database, _ in database.waiting() }.map { (Int64($0.endpoint), .milliseconds($0.dueIn / 1000)) }
   }
