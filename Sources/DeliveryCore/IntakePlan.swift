@@ -169,9 +169,10 @@ package struct IntakePlan {
     if exhausted && !hasNews {
       let pause = min(max((now - lastEvent) / 16, limits.shortestPoll), limits.longestPoll)
       if now < lastPoll + pause {
-        let nothingElse = min(now + limits.longestWatch, nextLook, lastCut + limits.cutEvery, due.values.min() ?? nextLook)
-        if pause == limits.longestPoll, flight.held == 0, now + pause <= nothingElse {
-          return .watch(every: pause, upTo: nothingElse - now)
+        let firstDue = due.values.min() ?? nextLook
+        let undisturbed = min(now + limits.longestWatch, nextLook, lastCut + limits.cutEvery, firstDue) - now
+        if pause == limits.longestPoll, flight.held == 0, undisturbed >= pause {
+          return .watch(every: pause, upTo: undisturbed)
         }
         return .wait(min(lastPoll + pause, nextLook) - now)
       }
