@@ -81,6 +81,8 @@ package struct IntakePlan {
   private var progress: [Int64: Progress] = [:]
   /// The few endpoints that last had nothing left to do, and when; the latest first.
   private var idled: [(endpoint: Int64, at: Duration)] = []
+  /// How many deliveries an event makes, going by the last cuts; never less than one.
+  private var fanOut = 1.0
   /// Since when the log has held more than was cut; nil while it does not.
   private var behindSince: Duration?
 
@@ -185,7 +187,8 @@ package struct IntakePlan {
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
     let wanted = exhausted ? usual / 2 : usual
-    if room < wanted, let fullest, !othersMayWait(besides: [fullest], at: now) {
+    // Where an event goes to several, the others are served by the very cuts that would not wait: with the memory full.
+    if room < wanted, let fullest, fanOut >= 2 || !othersMayWait(besides: [fullest], at: now) {
       let pace = progress[fullest]?.perSecond(at: now)
       let needed = Double(usual / 2 - room)
       let isFast = pace.map { $0 * (limits.patience / .seconds(1)) >= needed } ?? true
@@ -195,9 +198,12 @@ package struct IntakePlan {
         return .waitForRoom(endpoint: fullest, slots: wanted, patienceEnds - now)
       }
     }
+    // What is parked costs the database twice as much, so no more than there is room for; yet a cut is worth its while.
+    let fitting = Int(Double(max(flight.free, limits.eventsPerCut)) / fanOut)
+    let mayPark = room < max(1, usual / 2)
     let busy = flight.busyEndpoints.sorted()
     return .cut(
-      events: max(1, (room < max(1, usual / 2) ? limits.eventsPerCut : min(limits.eventsPerCut, room)) >> cutShift),
+      events: max(1, min(limits.eventsPerCut, fitting, mayPark ? .max : room) >> cutShift),
       direct: flight.free,
       perEndpoint: flight.free / 2,
       busy: busy,
@@ -253,16 +259,20 @@ package struct IntakePlan {
     return overflow ? .min : floor
   }
 
-  /// The answer to a cut. `events` is nil if there was nothing, or somebody else is cutting.
-  package mutating func cut(events: Int?, more: Bool, at now: Duration) {
+  /// The answer to a cut. `events` is nil if there was nothing, or somebody else is cutting; `pairs` are the deliveries made
+  /// of them, whether parked or not.
+  package mutating func cut(events: Int?, pairs: Int = 0, more: Bool, at now: Duration) {
     lastCut = now
     lastPoll = now
     exhausted = !more
     behindSince = more ? behindSince ?? now : nil
     hasNews = false
     claimsSinceCut = 0
-    guard events != nil else { return }
+    guard let events else { return }
     lastEvent = now
+    // Believed at once if it grows, and by halves if it shrinks: too small a cut costs less than what it parks if too large.
+    let latest = max(1, Double(pairs) / Double(max(1, events)))
+    fanOut = max(latest, (fanOut + latest) / 2)
     cutsSinceShift += 1
     if cutShift > 0, cutsSinceShift >= 20 {
       cutShift -= 1

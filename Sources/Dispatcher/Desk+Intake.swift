@@ -45,7 +45,9 @@ extension Desk {
   func took(_ cut: Cut?, dispatcher: Int64) -> [Held] {
     let now = now
     withState { state in
-      state.plan.cut(events: cut?.events, more: cut?.more ?? false, at: now)
+      let direct = cut?.direct.reduce(0) { $0 + $1.endpoints.count } ?? 0
+      let pairs = direct + (cut?.parked ?? 0)
+      state.plan.cut(events: cut?.events, pairs: pairs, more: cut?.more ?? false, at: now)
       if cut == nil { state.exhaustedAt = state.polledAt }
       guard let cut else { return }
       state.counters.cuts += 1

@@ -193,6 +193,30 @@ import Testing
     )
   }
 
+  /// What does not fit is parked, which costs twice as much.
+  @Test func takesNoMoreEventsThanTheirDeliveriesHaveRoom() {
+    func events(_ plan: IntakePlan, _ flight: Flight = flight(), at now: Duration = start) -> Int? {
+      var plan = plan
+      guard case .cut(let events, _, _, _, _) = plan.next(flight, at: now) else { return nil }
+      return events
+    }
+    var plan = looked()
+    plan.cut(events: 50, pairs: 500, more: true, at: start)
+    #expect(events(plan) == 100, "a thousand have room, each event makes ten")
+    #expect(events(plan, flight([1: 100])) == 90)
+    // Where slow endpoints have taken the room the log goes on, a cut's worth of deliveries at a time.
+    let later = start + .milliseconds(400)
+    #expect(events(plan, flight([1: 450]), at: later) == 55)
+    #expect(events(plan, flight([1: 450, 2: 450]), at: later) == 50)
+    // An endpoint that keeps up has its events in the same cuts, so we wait for room.
+    plan.finished(endpoint: 2, isIdle: true, at: start)
+    #expect(events(plan, flight([1: 450])) == nil)
+    plan.cut(events: 1, pairs: 20_000, more: true, at: start)
+    #expect(events(plan) == 1, "never less")
+    for _ in 0..<20 { plan.cut(events: 100, pairs: 100, more: true, at: start) }
+    #expect(events(plan) == 500, "it is forgotten")
+  }
+
   @Test func waitsForAFastEndpointButNotLong() {
     var plan = looked()
     for i in 0..<150 { plan.finished(endpoint: 1, at: start + .milliseconds(i)) }
