@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often everybody drains, in turns")
     parser.add_argument("--pinned", type=int, metavar="SECONDS", help="instead: one run each beside a transaction that holds xmin")
     parser.add_argument("--synchronous", action="store_true", help="every commit waits for the disk, Martlet's too")
+    parser.add_argument("--client", choices=["lean", "aiohttp"], default="aiohttp", help="what the peers post with")
     parser.add_argument("--scale", type=float, default=1.0, help="the jobs of a drain, as a share of what contestants.py says")
     parser.add_argument("--quick", action="store_true", help="one round with a tenth of the jobs: whether it works, not how fast")
     parser.add_argument("--output", type=Path, help="write the report here, too")
@@ -49,12 +50,12 @@ def say(text: str) -> None:
 def compare(chosen: argparse.Namespace, directory: Path) -> str:
     contestants = [MARTLET, *(peer for peer in PEERS if peer.name in chosen.peers.split(","))]
     with postgres(directory) as server:
-        rig = Rig(directory, server, chosen.martlet.resolve(), chosen.synchronous)
+        rig = Rig(directory, server, chosen.martlet.resolve(), chosen.synchronous, chosen.client)
         versions = {}
         for contestant in contestants:
             say(f"{contestant.name}: are its deliveries signed?")
             versions[contestant.name] = verify_signatures(rig, contestant)
-        conditions = report.conditions(server, chosen.synchronous)
+        conditions = report.conditions(server, chosen.synchronous, chosen.client)
         figures = pin_all(rig, contestants, chosen.pinned) if chosen.pinned else drain_all(rig, contestants, chosen)
     return "\n\n".join([conditions, figures, report.settings(contestants, versions)])
 

@@ -4,12 +4,16 @@ import os
 import platform
 import statistics
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 from .contestants import MARTLET, Contestant
 from .drain import BODY_BYTES, Drained
 from .pinned import Pinned
 from .servers import POSTGRES_SETTINGS, Postgres, nginx_version
+
+
+CLIENTS = {"aiohttp": f"aiohttp {metadata.version('aiohttp')}", "lean": "a client of forty lines (workers/webhook.py)"}
 
 
 def _spread(values: Iterable[float], digits: int = 0) -> str:
@@ -19,7 +23,7 @@ def _spread(values: Iterable[float], digits: int = 0) -> str:
     return median if len(ordered) == 1 else f"{median} ({ordered[0]:,.{digits}f}–{ordered[-1]:,.{digits}f})"
 
 
-def conditions(postgres: Postgres, synchronous: bool) -> str:
+def conditions(postgres: Postgres, synchronous: bool, client: str) -> str:
     model = next(
         (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.machine(),
@@ -30,7 +34,8 @@ def conditions(postgres: Postgres, synchronous: bool) -> str:
         f"{os.cpu_count()} cores ({model}), load {os.getloadavg()[0]:.1f}, Linux {platform.release()}, "
         f"PostgreSQL {str(postgres.value('SHOW server_version')).split()[0]} (fsync on, {settings}, otherwise its "
         f"defaults), nginx {nginx_version()}, Python {platform.python_version()}. Bodies of {BODY_BYTES} B, HMAC-SHA256, "
-        f"one worker process each. Workers' commits {commits}, everybody's; those that enqueue synchronous."
+        f"one worker process each. Workers' commits {commits}, everybody's; those that enqueue synchronous. "
+        f"The peers post with {CLIENTS[client]}."
     )
 
 

@@ -67,6 +67,8 @@ class Rig:
     postgres: Postgres
     martlet: Path
     synchronous: bool
+    # The HTTP client of those that need one: see workers/webhook.py.
+    client: str
 
     @property
     def log(self) -> Path:
@@ -81,6 +83,7 @@ class Rig:
                 "WEBHOOK_URL": webhook_url,
                 "WEBHOOK_SECRET": SECRET,
                 "MARTLET": str(self.martlet),
+                "WEBHOOK_CLIENT": self.client,
                 "COMMITS": "synchronous" if self.synchronous else "asynchronous",
             }
             stage = Stage(contestant, database, self, environment)

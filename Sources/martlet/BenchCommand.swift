@@ -24,7 +24,13 @@ struct BenchCommand: AsyncParsableCommand {
         """
     )
     @Flag(help: "Small sizes: to see that it works, not for figures.") var quick = false
-    @Option(help: "Only these, by their names.", transform: { $0.split(separator: ",").map(String.init) })
+    @Option(
+      help: ArgumentHelp(
+        "Only these, separated by commas: \(BenchSuite.names.joined(separator: ", ")).",
+        valueName: "names"
+      ),
+      transform: { $0.split(separator: ",").map(String.init) }
+    )
     var only: [String] = []
     @Option(help: ArgumentHelp("Where to write the report, in Markdown.", valueName: "file"))
     var report = "martlet-performance.md"
