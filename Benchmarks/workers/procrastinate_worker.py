@@ -1,6 +1,7 @@
 """procrastinate: its own asynchronous connector with a pool, jobs deferred in batches, and one asynchronous worker."""
 
 import os
+import sys
 from collections.abc import Awaitable, Callable
 
 from command import run
@@ -8,8 +9,10 @@ from procrastinate import App, JobContext, PsycopgConnector
 from webhook import Poster, bodies
 
 CONCURRENCY = int(os.environ.get("PROCRASTINATE_CONCURRENCY", "50"))
+# A connection a job; who only enqueues needs none of them.
+POOL = CONCURRENCY + 2 if sys.argv[1:] == ["work"] else 2
 
-app = App(connector=PsycopgConnector(conninfo=os.environ["DATABASE_URL"], min_size=CONCURRENCY + 2, max_size=CONCURRENCY + 2))
+app = App(connector=PsycopgConnector(conninfo=os.environ["DATABASE_URL"], min_size=POOL, max_size=POOL))
 poster = Poster()
 
 
