@@ -133,6 +133,12 @@ package struct IntakePlan {
     return .waitForRoom(endpoint: first, slots: worthwhile(first, flight), pause)
   }
 
+  /// Whether events go to several endpoints and this one holds about as much as each of them: if there is no room for it,
+  /// there is none for the others either, and they gain nothing from a cut that does not wait.
+  private func sharesEvenly<Item>(_ endpoint: Int64, _ flight: FlightControl<Item>) -> Bool {
+    fanOut >= 2 && Double(flight.held(by: endpoint)) * fanOut <= 1.5 * Double(flight.held)
+  }
+
   /// Whether an endpoint other than these keeps up with its events, and may have more of them in the log.
   private func othersMayWait(besides endpoints: [Int64], at now: Duration) -> Bool {
     guard let other = idled.first(where: { !endpoints.contains($0.endpoint) }) else { return false }
@@ -187,8 +193,9 @@ package struct IntakePlan {
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
     let wanted = exhausted ? usual / 2 : usual
-    // Where an event goes to several, the others are served by the very cuts that would not wait: with the memory full.
-    if room < wanted, let fullest, fanOut >= 2 || !othersMayWait(besides: [fullest], at: now) {
+    if room < wanted, let fullest,
+      sharesEvenly(fullest, flight) || !othersMayWait(besides: [fullest], at: now)
+    {
       let pace = progress[fullest]?.perSecond(at: now)
       let needed = Double(usual / 2 - room)
       let isFast = pace.map { $0 * (limits.patience / .seconds(1)) >= needed } ?? true
