@@ -193,10 +193,10 @@ package struct IntakePlan {
     if let fullest { progress[fullest, default: Progress()].watch(at: now) }
     // Out of a backlog whole cuts are worth waiting for; a new event is not made to wait for that.
     let wanted = exhausted ? usual / 2 : usual
-    if room < wanted, let fullest,
-      sharesEvenly(fullest, flight) || !othersMayWait(besides: [fullest], at: now)
-    {
-      let pace = progress[fullest]?.perSecond(at: now)
+    let isEven = fullest.map { sharesEvenly($0, flight) } ?? false
+    if room < wanted, let fullest, isEven || !othersMayWait(besides: [fullest], at: now) {
+      // Room grows with what ends at all endpoints, and with what ends at this one.
+      let pace = progress[fullest]?.perSecond(at: now).map { isEven ? $0 * (fanOut + 1) / 2 : $0 }
       let needed = Double(usual / 2 - room)
       let isFast = pace.map { $0 * (limits.patience / .seconds(1)) >= needed } ?? true
       var patienceEnds = lastCut + limits.patience
