@@ -88,9 +88,17 @@ package struct IntakePlan {
 
   package init(limits: Limits = Limits()) { self.limits = limits }
 
-  package mutating func next<Item>(_ flight: FlightControl<Item>, mayClaim: Bool = true, at now: Duration) -> Action {
+  /// - Parameters:
+  ///   - mayClaim: false while nothing may be claimed.
+  ///   - mayWatch: false while something may come up that is not in the plan yet, such as what a record will tell.
+  package mutating func next<Item>(
+    _ flight: FlightControl<Item>,
+    mayClaim: Bool = true,
+    mayWatch: Bool = true,
+    at now: Duration
+  ) -> Action {
     if now >= nextLook { return .look }
-    let cutting = nextCut(flight, at: now)
+    let cutting = nextCut(flight, mayWatch: mayWatch && flight.held == 0, at: now)
     let waiting = due.filter { $0.value <= now }
     let claimable = waiting.filter {
       room(for: $0.key, flight) > 0 && flight.room(for: $0.key) >= worthwhile($0.key, flight)
@@ -173,13 +181,13 @@ package struct IntakePlan {
     return .claim(endpoints: endpoints, slots: slots, floors: endpoints.map { floors[$0] })
   }
 
-  private mutating func nextCut<Item>(_ flight: FlightControl<Item>, at now: Duration) -> Action {
+  private mutating func nextCut<Item>(_ flight: FlightControl<Item>, mayWatch: Bool, at now: Duration) -> Action {
     if exhausted && !hasNews {
       let pause = min(max((now - lastEvent) / 16, limits.shortestPoll), limits.longestPoll)
       if now < lastPoll + pause {
         let firstDue = due.values.min() ?? nextLook
         let undisturbed = min(now + limits.longestWatch, nextLook, lastCut + limits.cutEvery, firstDue) - now
-        if pause == limits.longestPoll, flight.held == 0, undisturbed >= pause {
+        if mayWatch, pause == limits.longestPoll, undisturbed >= pause {
           return .watch(every: pause, upTo: undisturbed)
         }
         return .wait(min(lastPoll + pause, nextLook) - now)

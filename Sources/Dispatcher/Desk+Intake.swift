@@ -8,8 +8,14 @@ extension Desk {
     let now = now
     return withState { state in
       guard state.outcomes.count < limits.unrecorded else { return .wait(.milliseconds(20)) }
-      // While a record is repeated it must stay clear why we hold what it is about; see `holdsAnew`.
-      let action = state.plan.next(state.flight, mayClaim: !state.isRepeatingRecord, at: now)
+      // While a record is repeated it must stay clear why we hold what it is about; see `holdsAnew`. Once recorded, a
+      // delivery may be due again, or the next of its key: so nobody sleeps through that.
+      let action = state.plan.next(
+        state.flight,
+        mayClaim: !state.isRepeatingRecord,
+        mayWatch: state.outcomes.isEmpty && state.recording.isEmpty,
+        at: now
+      )
       if case .waitForRoom(let endpoint, let slots, _) = action {
         state.intakeAwaits = (endpoint, slots)
       } else {

@@ -40,7 +40,7 @@ extension OutboxStore {
     return try rows.required(rows.string(0, 0), 0)
   }
 
-  /// The server's snapshot as soon as it is not `seen`, or `longest` has passed: the server looks every `pause`, which costs
+  /// The server's snapshot as soon as it is not `seen`, or `longest` has passed: the server looks every `pause`, at least once, which costs
   /// it half of what being asked would, and this process nothing. Blocks the thread.
   ///
   /// A transaction pooler would have to keep a connection for that, so behind one this is a pause and a question.
@@ -51,7 +51,7 @@ extension OutboxStore {
     }
     let rows = try connection.query(
       "SELECT outbox.watch($1, $2, $3)",
-      [.text(seen), .float8(pause / .seconds(1)), .int4(Int32(clamping: Int(longest / pause)))]
+      [.text(seen), .float8(pause / .seconds(1)), .int4(Int32(clamping: max(1, Int(longest / pause))))]
     )
     return try rows.required(rows.string(0, 0), 0)
   }
