@@ -44,6 +44,7 @@ final class Host: @unchecked Sendable {
     // Idle time costs the simulation most.
     limits.plan.shortestPoll = .milliseconds(20)
     limits.plan.longestPoll = .milliseconds(300)
+    limits.plan.longestWatch = .seconds(1)  // with room for a few looks
     let surroundings = Surroundings(
       now: { [unowned self] in .microseconds(clockOrigin + world.scheduler.now - clockLag) },
       random: { [unowned self] in world.chance.unit() },
