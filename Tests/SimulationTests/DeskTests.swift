@@ -55,9 +55,10 @@ import Testing
       return
     }
     _ = desk.recorded(work, [])
-    guard case .watch = desk.nextIntake() else {
-      Issue.record("it is recorded, and nobody watches")
+    guard case .claim(let endpoints, _, _) = desk.nextIntake() else {
+      Issue.record("it is due again, and nobody claims it")
       return
     }
+    #expect(endpoints == [7])
   }
 }
