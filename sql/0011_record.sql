@@ -28,6 +28,9 @@ $$;
 -- Indexes: delivery_pkey, delivery_key, event_pkey, batch_pkey, endpoint_pkey, endpoint_health_pkey; if `again`,
 -- attempt_packed_second and attempt_single_event.
 --
+-- Deliveries are found by their key, never by their holder, hence IS NOT DISTINCT FROM: statistics of a moment when nobody holds
+-- any promise a single row, and each outcome would be compared with all that is held.
+--
 -- Packs what may be packed where there are at least `worth_packing` of a batch and a second (outbox.attempt_packed).
 CREATE FUNCTION outbox.record(
   dispatcher bigint, event_ids uuid[], endpoint_ids bigint[], batch_ids bigint[], attempts int[], outcomes text[],
@@ -64,7 +67,7 @@ BEGIN
     -- A claimed delivery may have been claimed before and have come to the same: then we hold it still.
     AND NOT (batch_ids[1] IS NULL AND EXISTS (
       SELECT FROM outbox.delivery d
-      WHERE d.event_id = event_ids[1] AND d.endpoint_id = endpoint_ids[1] AND d.dispatcher_id = dispatcher)) THEN
+      WHERE d.event_id = event_ids[1] AND d.endpoint_id = endpoint_ids[1] AND d.dispatcher_id IS NOT DISTINCT FROM dispatcher)) THEN
     RETURN;
   END IF;
   IF NOT all_delivered THEN
@@ -122,7 +125,7 @@ BEGIN
           u.reason, u.status, u.error,
           (SELECT min(a.at) FROM outbox.attempt_single a WHERE a.event_id = u.event AND a.endpoint_id = u.endpoint AND a.outcome = 'failed'),
           (SELECT d.seq FROM outbox.delivery d
-           WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint AND d.dispatcher_id = dispatcher AND d.key IS NOT NULL
+           WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint AND d.dispatcher_id IS NOT DISTINCT FROM dispatcher AND d.key IS NOT NULL
              AND u.batch IS NULL AND ep.ordered AND ep.on_dead_letter = 'hold')
         FROM unnest(event_ids, endpoint_ids, batch_ids, attempts, reasons, statuses, errors)
           u(event, endpoint, batch, attempt, reason, status, error)
@@ -139,7 +142,7 @@ BEGIN
     WITH finished AS (
       DELETE FROM outbox.delivery d
       USING unnest(event_ids, endpoint_ids, batch_ids, outcomes, reasons) u(event, endpoint, batch, outcome, reason)
-      WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint AND d.dispatcher_id = dispatcher
+      WHERE d.event_id = u.event AND d.endpoint_id = u.endpoint AND d.dispatcher_id IS NOT DISTINCT FROM dispatcher
         AND u.batch IS NULL AND (u.outcome = 'delivered' OR u.reason IS NOT NULL)
       RETURNING d.endpoint_id, d.key, d.seq
     ) SELECT array_agg(f.endpoint_id), array_agg(f.key), array_agg(f.seq)
